@@ -1,0 +1,22 @@
+/*
+ * Where a migration goes to or comes from: tcp:HOST:PORT, unix:PATH. An IPv6 address stands in
+ * brackets: tcp:[::1]:4444. Plain data.
+ */
+#pragma once
+
+#include "vmm/base/err.h"
+
+enum uri_scheme {
+	URI_TCP,
+	URI_UNIX
+};
+
+struct uri {
+	enum uri_scheme scheme;
+	char host[256]; /* tcp; empty means loopback */
+	char port[16];  /* tcp */
+	char path[108]; /* unix; fits sockaddr_un */
+	char text[400]; /* as the user wrote it, for messages */
+};
+
+int uri_parse(const char *text, struct uri *uri, struct err *e);
