@@ -1,0 +1,28 @@
+/*
+ * The constructors of every device, one line each; vm's bill of materials (vmm/vm_devices.c) calls
+ * them. Each claims its bus ranges from m->bus and is freed through its ops.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "vmm/device.h"
+#include "vmm/machine.h"
+
+struct serial_backend;
+
+/* 16550A at BOARD_SERIAL_PORT. Takes over @backend. */
+int uart16550_new(const struct machine *m, struct serial_backend *backend, struct device **out,
+		  struct err *e);
+/* MC146818 CMOS/RTC at 0x70/0x71: time of day (UTC) and memory size registers. */
+int rtc_new(const struct machine *m, struct device **out, struct err *e);
+/* i8042: enough for the reset pulse (command 0xfe), A20 and keyboard probing; ports 0x60, 0x64. */
+int i8042_new(const struct machine *m, struct device **out, struct err *e);
+/* PM1a event/control, PM timer, reset register 0xcf9, ports 0x92 and 0x80 (POST codes). */
+int acpi_pm_new(const struct machine *m, struct device **out, struct err *e);
+void acpi_pm_press_power_button(struct device *acpi_pm);
+/* isa-debug-exit: a write of N ends the VM with status N << 1 | 1, as QEMU's does. */
+int debug_exit_new(const struct machine *m, struct device **out, struct err *e);
+/* Where the guest publishes what it felt: GUEST_REPORT_PORT, see vmm/guest_report.h. */
+int guest_report_dev_new(const struct machine *m, struct device **out, struct err *e);
+uint64_t guest_report_dev_gpa(const struct device *d);

@@ -1,0 +1,339 @@
+#include "vmm/vm_private.h"
+
+#include <errno.h>
+#include <linux/kvm.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "vmm/acpi/acpi.h"
+#include "vmm/boot/boot.h"
+#include "vmm/cpu_reset.h"
+#include "vmm/dev/devices.h"
+#include "vmm/irqchip.h"
+#include "vmm/kvm.h"
+
+/* ---- Making one ---- */
+
+static int copy_string(const char *from, const char **to, struct err *e)
+{
+	*to = from ? strdup(from) : NULL;
+	if (from && !*to)
+		return err_set(e, ERR_SYS, ENOMEM, "out of memory");
+	return 0;
+}
+
+static int copy_config(const struct vm_config *from, struct vm_config *to, struct err *e)
+{
+	*to = (struct vm_config){.memory_bytes = from->memory_bytes,
+				 .nr_cpus = from->nr_cpus,
+				 .debug_exit = from->debug_exit};
+	return copy_string(from->serial, &to->serial, e);
+}
+
+static int create_kvm_vm(struct vm *vm, struct err *e)
+{
+	int max;
+	int ret = kvm_open(&vm->kvm_fd, e);
+
+	if (ret < 0)
+		return ret;
+	max = kvm_check(vm->kvm_fd, KVM_CAP_MAX_VCPUS);
+	if (vm->config.nr_cpus < 1 || vm->config.nr_cpus > VM_MAX_CPUS ||
+	    (max && vm->config.nr_cpus > (uint32_t)max))
+		return err_set(e, ERR_USAGE, EINVAL, "%u vCPUs: must be 1 to %d",
+			       vm->config.nr_cpus, max && max < VM_MAX_CPUS ? max : VM_MAX_CPUS);
+	do {
+		vm->fd = ioctl(vm->kvm_fd, KVM_CREATE_VM, 0);
+	} while (vm->fd < 0 && errno == EINTR); /* a signal while KVM waits for its lock */
+	return vm->fd < 0 ? err_sys(e, "KVM cannot create a virtual machine") : 0;
+}
+
+static int set_slots(struct vm *vm, uint32_t flags, struct err *e)
+{
+	for (uint32_t i = 0; i < guest_mem_nr_slots(vm->mem); i++) {
+		const struct mem_slot *s = guest_mem_slot(vm->mem, i);
+		struct kvm_userspace_memory_region r = {
+			.slot = s->index,
+			.flags = flags,
+			.guest_phys_addr = s->gpa,
+			.memory_size = s->bytes,
+			.userspace_addr =
+				(uint64_t)(uintptr_t)guest_mem_at(vm->mem, s->gpa, s->bytes),
+		};
+
+		if (ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &r) < 0)
+			return err_sys(e, "KVM does not take guest memory slot %u (%llu MiB)",
+				       s->index, (unsigned long long)(s->bytes >> 20));
+	}
+	return 0;
+}
+
+static void set_irq(void *ctx, uint32_t gsi, bool level)
+{
+	struct vm *vm = ctx;
+	struct kvm_irq_level l = {.irq = gsi, .level = level};
+
+	/* Fails only without an irqchip, and vm_new makes one. */
+	ioctl(vm->fd, KVM_IRQ_LINE, &l);
+}
+
+static void note_host(struct vm *vm)
+{
+	if (vm->caps.tsc_fixed)
+		snprintf(vm->host_notes, sizeof(vm->host_notes),
+			 "this host's KVM ignores writes to IA32_TSC: a guest sees the TSC of the "
+			 "host it is on, and sees it jump when it migrates between hosts that "
+			 "booted at different times");
+}
+
+static int build(struct vm *vm, struct err *e)
+{
+	struct vcpu_config cpu = {.on_stop = vm_cpu_stopped, .ctx = vm};
+	int ret = create_kvm_vm(vm, e);
+
+	if (ret == 0)
+		ret = guest_mem_new(vm->config.memory_bytes, &vm->mem, e);
+	if (ret == 0)
+		ret = set_slots(vm, 0, e);
+	if (ret == 0)
+		ret = irqchip_create(vm->fd, e);
+	if (ret == 0)
+		ret = bus_new(&vm->bus, e);
+	if (ret < 0)
+		return ret;
+	vm->machine = (struct machine){.ctx = vm,
+				       .bus = vm->bus,
+				       .mem = vm->mem,
+				       .set_irq = set_irq,
+				       .request = vm_machine_request};
+	cpu.kvm_fd = vm->kvm_fd;
+	cpu.vm_fd = vm->fd;
+	cpu.bus = vm->bus;
+	ret = vm_make_cpus(vm, &cpu, e);
+	if (ret == 0)
+		ret = vm_add_devices(vm, e);
+	/* Born paused in every respect, so that the first save or load finds devices at rest. */
+	if (ret == 0)
+		ret = vm_stop_locked(vm, e);
+	if (ret == 0)
+		note_host(vm);
+	return ret;
+}
+
+int vm_new(const struct vm_config *config, vm_event_fn on_event, void *ctx, struct vm **out,
+	   struct err *e)
+{
+	struct vm *vm = calloc(1, sizeof(*vm));
+	int ret;
+
+	if (!vm)
+		return err_set(e, ERR_SYS, ENOMEM, "out of memory");
+	vm->kvm_fd = vm->fd = -1;
+	vm->on_event = on_event;
+	vm->event_ctx = ctx;
+	pthread_mutex_init(&vm->verbs, NULL);
+	pthread_mutex_init(&vm->requests, NULL);
+	atomic_init(&vm->status, VM_PRELAUNCH);
+	ret = copy_config(config, &vm->config, e);
+	if (ret == 0 && config->kernel)
+		ret = boot_image_open(config->kernel, config->initrd, config->append, &vm->image,
+				      e);
+	if (ret == 0)
+		ret = build(vm, e);
+	if (ret < 0) {
+		vm_free(vm);
+		return ret;
+	}
+	*out = vm;
+	return 0;
+}
+
+void vm_free(struct vm *vm)
+{
+	struct err e = ERR_INIT;
+
+	if (!vm)
+		return;
+	/* All vCPUs stop before the first goes: one that still runs may reach a device. */
+	if (vm->cpus)
+		vm_stop_locked(vm, &e);
+	vm_free_cpus(vm);
+	vm_free_devices(vm);
+	bus_free(vm->bus);
+	/* The VM before its memory: KVM must not map what is being unmapped. */
+	if (vm->fd >= 0)
+		close(vm->fd);
+	guest_mem_free(vm->mem);
+	if (vm->kvm_fd >= 0)
+		close(vm->kvm_fd);
+	pthread_mutex_destroy(&vm->requests);
+	pthread_mutex_destroy(&vm->verbs);
+	boot_image_free(vm->image);
+	free((void *)(uintptr_t)vm->config.serial);
+	free(vm);
+}
+
+/* ---- Booting and resetting ---- */
+
+struct entry_job {
+	struct vm *vm;
+	struct boot_entry entry;
+};
+
+static int enter_image(int vcpu_fd, void *arg, struct err *e)
+{
+	struct entry_job *job = arg;
+
+	return cpu_enter_image(vcpu_fd, &job->vm->caps, job->vm->mem, &job->entry, e);
+}
+
+static int load_image(struct vm *vm, struct err *e)
+{
+	struct acpi_config acpi = {.nr_cpus = vm->config.nr_cpus};
+	struct entry_job job = {.vm = vm};
+	uint64_t rsdp_gpa;
+	int ret = acpi_install(vm->mem, &acpi, &rsdp_gpa, e);
+
+	if (ret == 0)
+		ret = boot_load(vm->mem, vm->image, rsdp_gpa, &job.entry, e);
+	if (ret == 0)
+		ret = vcpu_call(vm->cpus[0].vcpu, enter_image, &job, e);
+	return ret;
+}
+
+static int power_on(struct vm *vm, struct err *e)
+{
+	int ret = vm_stop_locked(vm, e);
+
+	if (ret == 0)
+		ret = vm_reset_cpus(vm, e);
+	if (ret < 0)
+		return ret;
+	for (uint32_t i = 0; i < vm->nr_devices; i++)
+		vm->devices[i]->ops->reset(vm->devices[i]);
+	pthread_mutex_lock(&vm->requests);
+	vm->request = (struct vm_request){.pending = false};
+	pthread_mutex_unlock(&vm->requests);
+	return load_image(vm, e);
+}
+
+/* Asked before anything is touched: without an image a reset would only destroy the guest. */
+static int check_image(const struct vm *vm, struct err *e)
+{
+	return vm->image ? 0 : err_set(e, ERR_STATE, ENOENT, "the machine has no image to boot");
+}
+
+int vm_boot(struct vm *vm, struct err *e)
+{
+	int ret;
+
+	pthread_mutex_lock(&vm->verbs);
+	if (vm_status(vm) != VM_PRELAUNCH)
+		ret = err_set(e, ERR_STATE, EBUSY, "the machine has been booted already");
+	else
+		ret = check_image(vm, e);
+	if (ret == 0)
+		ret = power_on(vm, e);
+	pthread_mutex_unlock(&vm->verbs);
+	return ret;
+}
+
+/* If the guest asked, it asks again when it goes on, here or there. */
+static int refuse_reset(struct vm *vm, struct err *e)
+{
+	pthread_mutex_lock(&vm->requests);
+	vm->request.announced = false;
+	pthread_mutex_unlock(&vm->requests);
+	return err_set(e, ERR_STATE, EBUSY, "the guest is being migrated (%s)",
+		       vm_status_name(vm_status(vm)));
+}
+
+static int reset(struct vm *vm, struct err *e)
+{
+	enum vm_status before = vm_status(vm);
+	int ret;
+
+	if (before == VM_POSTMIGRATE || before == VM_FINISH_MIGRATE || before == VM_INMIGRATE)
+		return refuse_reset(vm, e);
+	ret = check_image(vm, e);
+	if (ret < 0)
+		return ret;
+	ret = power_on(vm, e);
+	vm_set_status(vm, VM_PAUSED);
+	if (ret == 0 && before == VM_RUNNING)
+		vm_start_locked(vm);
+	return ret;
+}
+
+int vm_reset(struct vm *vm, struct err *e)
+{
+	int ret;
+
+	pthread_mutex_lock(&vm->verbs);
+	ret = reset(vm, e);
+	pthread_mutex_unlock(&vm->verbs);
+	return ret < 0 ? err_prefix(e, "resetting the guest") : 0;
+}
+
+void vm_powerdown(struct vm *vm)
+{
+	acpi_pm_press_power_button(vm->acpi_pm);
+}
+
+/* ---- Facts ---- */
+
+struct guest_mem *vm_mem(struct vm *vm)
+{
+	return vm->mem;
+}
+
+int vm_fd(const struct vm *vm)
+{
+	return vm->fd;
+}
+
+int vm_kvm_fd(const struct vm *vm)
+{
+	return vm->kvm_fd;
+}
+
+uint32_t vm_nr_cpus(const struct vm *vm)
+{
+	return vm->config.nr_cpus;
+}
+
+struct vcpu *vm_vcpu(struct vm *vm, uint32_t i)
+{
+	return i < vm->nr_cpus ? vm->cpus[i].vcpu : NULL;
+}
+
+const struct boot_image *vm_image(const struct vm *vm)
+{
+	return vm->image;
+}
+
+void vm_set_image(struct vm *vm, struct boot_image *image)
+{
+	pthread_mutex_lock(&vm->verbs);
+	boot_image_free(vm->image);
+	vm->image = image;
+	pthread_mutex_unlock(&vm->verbs);
+}
+
+uint64_t vm_guest_report_gpa(const struct vm *vm)
+{
+	return guest_report_dev_gpa(vm->guest_report);
+}
+
+const char *vm_host_notes(const struct vm *vm)
+{
+	return vm->host_notes;
+}
+
+int vm_set_dirty_logging(struct vm *vm, bool on, struct err *e)
+{
+	return set_slots(vm, on ? KVM_MEM_LOG_DIRTY_PAGES : 0, e);
+}
