@@ -1,0 +1,63 @@
+/*
+ * The destination engine's own state, shared by destination.c (thread, steps in order, public API)
+ * and destination_steps.c (what each step does). Private to those files.
+ */
+#pragma once
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "migration/blackout.h"
+#include "migration/migration.h"
+#include "migration/receiver.h"
+#include "proto/record.h"
+#include "vmm/base/cancel.h"
+
+struct migration_destination {
+	/* immutable after start */
+	struct link_listener *listener;
+	struct migration_destination_config config;
+	pthread_t thread;
+
+	/* Requested by the user or by a failing receiver; wakes every wait of this migration. */
+	struct cancel *cancel;
+	atomic_bool cancelled_by_user;
+
+	/* owned by the engine's thread */
+	struct link *control;
+	struct record_stream records;
+	struct record record; /* the last one received */
+	uint8_t id[16];
+	uint32_t nr_channels;
+	bool verify;
+	uint32_t last_round;
+	bool last_round_seen;
+	struct bitmap written;
+	struct vm *vm;
+	struct boot_image *image; /* while it arrives; then it is the machine's */
+	struct blackout_mark mark;
+	/* Invariant: the guest runs here only after this is true, and it becomes true only by a
+	 * complete COMMIT record. */
+	bool committed;
+	bool run; /* the guest was running at the source */
+	struct err failure;
+
+	pthread_mutex_t lock; /* guards the rest */
+	struct migration_report report;
+	uint32_t nr_receivers;
+	struct receiver *receivers[MIGRATION_MAX_CHANNELS];
+};
+
+int destination_accept(struct migration_destination *d, struct err *e);
+int destination_negotiate(struct migration_destination *d, struct err *e);
+int destination_describe(struct migration_destination *d, struct err *e);
+int destination_image(struct migration_destination *d, struct err *e);
+int destination_channels(struct migration_destination *d, struct err *e);
+int destination_receive(struct migration_destination *d, struct err *e);
+int destination_load(struct migration_destination *d, struct err *e);
+int destination_verify(struct migration_destination *d, struct err *e);
+int destination_ready(struct migration_destination *d, struct err *e);
+int destination_run(struct migration_destination *d, struct err *e);
+
+/* Tell the source what the guest felt, a moment after it runs again. Never fails. */
+void destination_report_blackout(struct migration_destination *d);

@@ -1,0 +1,358 @@
+/* What the destination does, in the order of proto/STREAM.md, section 2. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "migration/destination_internal.h"
+#include "migration/digest.h"
+#include "migration/image.h"
+#include "proto/stream.pb-c.h"
+#include "vmm/base/clock.h"
+
+#define HANDSHAKE_NS (10 * NS_PER_S)
+
+int destination_accept(struct migration_destination *d, struct err *e)
+{
+	if (link_accept(d->listener, d->config.accept_timeout_ns, d->cancel, &d->control, e) < 0)
+		return -e->code;
+	pthread_mutex_lock(&d->lock);
+	d->report.started_ns = clock_now_ns();
+	pthread_mutex_unlock(&d->lock);
+	link_set_stall_timeout(d->control, HANDSHAKE_NS);
+	record_stream_init(&d->records, d->control, "source");
+	return 0;
+}
+
+static int check_hello(struct migration_destination *d, const Godwit__Hello *h, uint32_t *version,
+		       struct err *e)
+{
+	if (!h->has_version_min || !h->has_version_max || !h->has_page_bytes ||
+	    !h->has_migration_id || h->migration_id.len != sizeof(d->id))
+		return err_set(e, ERR_STREAM, EPROTO, "HELLO lacks a field");
+	if (h->version_max < STREAM_VERSION_MIN || h->version_min > STREAM_VERSION_MAX)
+		return err_set(e, ERR_UNSUPPORTED, EPROTONOSUPPORT,
+			       "the source speaks stream versions %u to %u, this side %d to %d; "
+			       "update the older godwit",
+			       h->version_min, h->version_max, STREAM_VERSION_MIN,
+			       STREAM_VERSION_MAX);
+	if (h->page_bytes != PAGE_BYTES)
+		return err_set(e, ERR_UNSUPPORTED, ENOTSUP, "pages of %u bytes", h->page_bytes);
+	*version = h->version_max < STREAM_VERSION_MAX ? h->version_max : STREAM_VERSION_MAX;
+	memcpy(d->id, h->migration_id.data, sizeof(d->id));
+	return 0;
+}
+
+int destination_negotiate(struct migration_destination *d, struct err *e)
+{
+	char program[] = "godwit " GODWIT_VERSION;
+	char host[65] = "";
+	Godwit__HelloAck ack = GODWIT__HELLO_ACK__INIT;
+	ProtobufCMessage *m;
+	int ret;
+
+	if (record_expect(&d->records, RECORD_HELLO, &d->record, e) < 0)
+		return -e->code;
+	m = record_unpack(&d->record, &godwit__hello__descriptor, e);
+	if (!m)
+		return -e->code;
+	ret = check_hello(d, (const Godwit__Hello *)m, &ack.version, e);
+	protobuf_c_message_free_unpacked(m, NULL);
+	if (ret < 0)
+		return ret;
+	gethostname(host, sizeof(host) - 1);
+	ack.has_version = 1;
+	ack.program = program;
+	ack.host = host;
+	return record_send(&d->records, RECORD_HELLO_ACK, &ack.base, e);
+}
+
+static void copy_name(char *to, size_t cap, const char *from)
+{
+	if (from)
+		strncpy(to, from, cap - 1);
+}
+
+static int take_description(struct migration_destination *d, const Godwit__Describe *m,
+			    struct err *e)
+{
+	struct vm_config config = {0};
+
+	if (!m->has_machine || !m->has_nr_channels || m->nr_channels < 1 ||
+	    m->nr_channels > MIGRATION_MAX_CHANNELS)
+		return err_set(e, ERR_STREAM, EPROTO, "DESCRIBE lacks a field or has %u channels",
+			       m->nr_channels);
+	d->nr_channels = m->nr_channels;
+	d->verify = m->has_verify && m->verify;
+	pthread_mutex_lock(&d->lock);
+	d->report.nr_channels = m->nr_channels;
+	d->report.ram_bytes = m->ram_bytes;
+	copy_name(d->report.codec, sizeof(d->report.codec), m->codec);
+	copy_name(d->report.tracker, sizeof(d->report.tracker), m->tracker);
+	pthread_mutex_unlock(&d->lock);
+	/* What cannot be taken is refused before there is a machine, let alone bytes of it. */
+	if (m->image && image_expect(m->image, &d->image, e) < 0)
+		return err_prefix(e, "DESCRIBE");
+	if (vm_config_unpack(m->machine.data, m->machine.len, &config, e) < 0 ||
+	    d->config.build(d->config.build_ctx, &config, &d->vm, e) < 0 ||
+	    vm_check_config(d->vm, m->machine.data, m->machine.len, e) < 0)
+		return err_prefix(e, "building the machine");
+	vm_set_status(d->vm, VM_INMIGRATE);
+	return bitmap_init(&d->written, guest_mem_nr_gfns(vm_mem(d->vm)), e);
+}
+
+int destination_describe(struct migration_destination *d, struct err *e)
+{
+	char notes[512];
+	Godwit__DescribeAck ack = GODWIT__DESCRIBE_ACK__INIT;
+	ProtobufCMessage *m;
+	int ret;
+
+	if (record_expect(&d->records, RECORD_DESCRIBE, &d->record, e) < 0)
+		return -e->code;
+	m = record_unpack(&d->record, &godwit__describe__descriptor, e);
+	if (!m)
+		return -e->code;
+	ret = take_description(d, (const Godwit__Describe *)m, e);
+	protobuf_c_message_free_unpacked(m, NULL);
+	if (ret < 0)
+		return ret;
+	notes[0] = '\0';
+	copy_name(notes, sizeof(notes), vm_host_notes(d->vm));
+	notes[sizeof(notes) - 1] = '\0';
+	ack.notes = notes;
+	return record_send(&d->records, RECORD_DESCRIBE_ACK, &ack.base, e);
+}
+
+int destination_image(struct migration_destination *d, struct err *e)
+{
+	if (!d->image)
+		return 0;
+	if (image_receive(&d->records, &d->record, d->image, d->cancel, d->config.fault, e) < 0)
+		return err_prefix(e, "receiving the boot image");
+	vm_set_image(d->vm, d->image);
+	d->image = NULL;
+	return 0;
+}
+
+/* Does this connection introduce itself as a channel of this migration that we lack? */
+static int check_channel(struct migration_destination *d, const struct record *r, uint32_t *index,
+			 struct err *e)
+{
+	ProtobufCMessage *m = record_unpack(r, &godwit__channel__descriptor, e);
+	const Godwit__Channel *c = (const Godwit__Channel *)m;
+	int ret = 0;
+
+	if (!m)
+		return -e->code;
+	*index = c->index;
+	if (!c->has_migration_id || c->migration_id.len != sizeof(d->id) ||
+	    memcmp(c->migration_id.data, d->id, sizeof(d->id)) != 0 || !c->has_index ||
+	    c->index >= d->nr_channels || d->receivers[c->index])
+		ret = err_set(e, ERR_STREAM, EPROTO, "a connection that is no channel of ours");
+	protobuf_c_message_free_unpacked(m, NULL);
+	return ret;
+}
+
+static int start_receiver(struct migration_destination *d, struct link *link, uint32_t index,
+			  struct err *e)
+{
+	struct receiver_config config = {.index = index,
+					 .nr_channels = d->nr_channels,
+					 .mem = vm_mem(d->vm),
+					 .written = &d->written,
+					 .abort = d->cancel,
+					 .fault = d->config.fault};
+	struct receiver *receiver;
+
+	if (receiver_new(&config, link, &receiver, e) < 0)
+		return -e->code;
+	pthread_mutex_lock(&d->lock);
+	d->receivers[index] = receiver;
+	d->nr_receivers++;
+	pthread_mutex_unlock(&d->lock);
+	return 0;
+}
+
+/* A stranger's connection is closed and forgotten; only our own trouble is an error. */
+static int admit(struct migration_destination *d, struct link *link, struct err *e)
+{
+	struct record_stream records;
+	struct record r = {.body = BUF_INIT};
+	struct err stranger = ERR_INIT;
+	uint32_t index = 0;
+	bool ours;
+
+	link_set_stall_timeout(link, HANDSHAKE_NS / 2);
+	record_stream_init(&records, link, "source");
+	ours = record_expect(&records, RECORD_CHANNEL, &r, &stranger) == 0 &&
+	       check_channel(d, &r, &index, &stranger) == 0;
+	buf_fini(&r.body);
+	if (!ours) {
+		link_free(link);
+		return cancel_check(d->cancel, e);
+	}
+	/* From here on a quiet channel is no offence: rounds may be far apart. */
+	link_set_stall_timeout(link, 0);
+	if (record_send(&records, RECORD_CHANNEL_ACK, NULL, e) < 0) {
+		link_free(link);
+		return -e->code;
+	}
+	return start_receiver(d, link, index, e);
+}
+
+int destination_channels(struct migration_destination *d, struct err *e)
+{
+	while (d->nr_receivers < d->nr_channels) {
+		struct link *link;
+
+		if (fault_point(d->config.fault, "dst.channel", e) < 0 ||
+		    link_accept(d->listener, HANDSHAKE_NS, d->cancel, &link, e) < 0 ||
+		    admit(d, link, e) < 0)
+			return -e->code;
+	}
+	link_set_stall_timeout(d->control, 0);
+	return 0;
+}
+
+static int begin_round(struct migration_destination *d, struct err *e)
+{
+	ProtobufCMessage *m = record_unpack(&d->record, &godwit__round__descriptor, e);
+	const Godwit__Round *round = (const Godwit__Round *)m;
+	struct round_report *r;
+
+	if (!m)
+		return -e->code;
+	d->last_round = round->number;
+	d->last_round_seen = round->has_last && round->last;
+	pthread_mutex_lock(&d->lock);
+	if (d->report.nr_rounds < REPORT_MAX_ROUNDS)
+		d->report.nr_rounds++;
+	r = &d->report.rounds[d->report.nr_rounds - 1];
+	r->number = round->number;
+	r->dirty_pages = round->pages;
+	pthread_mutex_unlock(&d->lock);
+	if (d->config.events.on_round)
+		d->config.events.on_round(d->config.events.ctx, round->number);
+	protobuf_c_message_free_unpacked(m, NULL);
+	return 0;
+}
+
+int destination_receive(struct migration_destination *d, struct err *e)
+{
+	for (;;) {
+		if (record_recv(&d->records, &d->record, e) < 0)
+			return -e->code;
+		if (d->record.type == RECORD_STATE)
+			return 0;
+		if (d->record.type != RECORD_ROUND)
+			return err_set(e, ERR_STREAM, EPROTO,
+				       "the source sent %s where ROUND or STATE was due",
+				       record_type_name(d->record.type));
+		if (begin_round(d, e) < 0)
+			return -e->code;
+	}
+}
+
+/* Every page of every round is in memory: each channel has answered the last round's barrier. */
+static int check_complete(struct migration_destination *d, struct err *e)
+{
+	if (!d->last_round_seen)
+		return err_set(e, ERR_STREAM, EPROTO, "STATE came before the last round");
+	for (uint32_t i = 0; i < d->nr_channels; i++)
+		if (receiver_round(d->receivers[i]) != d->last_round)
+			return err_set(e, ERR_STREAM, EPROTO,
+				       "STATE came before the end of round %u on channel %u",
+				       d->last_round, i);
+	return 0;
+}
+
+int destination_load(struct migration_destination *d, struct err *e)
+{
+	if (check_complete(d, e) < 0)
+		return -e->code;
+	if (vm_load_state(d->vm, d->record.body.data, d->record.body.len, e) < 0)
+		return err_prefix(e, "loading the machine's state");
+	return 0;
+}
+
+static int own_digest(struct migration_destination *d, struct digest *out, struct err *e)
+{
+	struct buf state = BUF_INIT;
+	int ret = vm_save_state(d->vm, &state, e);
+
+	if (ret == 0)
+		ret = digest_make(d->vm, state.data, state.len, out, e);
+	buf_fini(&state);
+	return ret;
+}
+
+int destination_verify(struct migration_destination *d, struct err *e)
+{
+	struct digest theirs;
+	struct digest ours;
+	ProtobufCMessage *m;
+	const Godwit__Digest *g;
+
+	if (!d->verify)
+		return 0;
+	if (own_digest(d, &ours, e) < 0 ||
+	    record_expect(&d->records, RECORD_DIGEST, &d->record, e) < 0)
+		return -e->code;
+	m = record_unpack(&d->record, &godwit__digest__descriptor, e);
+	if (!m)
+		return -e->code;
+	g = (const Godwit__Digest *)m;
+	theirs = (struct digest){g->ram_low, g->ram_high, g->state_low, g->state_high};
+	protobuf_c_message_free_unpacked(m, NULL);
+	return digest_compare(&theirs, &ours, e);
+}
+
+int destination_ready(struct migration_destination *d, struct err *e)
+{
+	Godwit__Ready ready = GODWIT__READY__INIT;
+	Godwit__Commit *commit;
+
+	blackout_mark(d->vm, &d->mark);
+	if (record_send(&d->records, RECORD_READY, &ready.base, e) < 0 ||
+	    record_expect(&d->records, RECORD_COMMIT, &d->record, e) < 0)
+		return -e->code;
+	commit = (Godwit__Commit *)record_unpack(&d->record, &godwit__commit__descriptor, e);
+	if (!commit)
+		return -e->code;
+	d->run = commit->has_run && commit->run;
+	protobuf_c_message_free_unpacked(&commit->base, NULL);
+	return 0;
+}
+
+int destination_run(struct migration_destination *d, struct err *e)
+{
+	Godwit__Running running = GODWIT__RUNNING__INIT;
+	struct err ignored = ERR_INIT;
+
+	d->committed = true;
+	link_forget_cancel(d->control);
+	vm_set_status(d->vm, VM_PAUSED);
+	if (d->run && vm_resume(d->vm, e) < 0)
+		return err_prefix(e, "the guest is here but cannot be resumed");
+	/* The guest lives here now; a source that cannot be told is the source's problem. */
+	(void)record_send(&d->records, RECORD_RUNNING, &running.base, &ignored);
+	return 0;
+}
+
+void destination_report_blackout(struct migration_destination *d)
+{
+	Godwit__Blackout blackout = GODWIT__BLACKOUT__INIT;
+	struct err ignored = ERR_INIT;
+	uint64_t give_up_ns = clock_now_ns() + NS_PER_S;
+
+	while (d->run && d->mark.nr_cpus && !blackout.has_gap_ns && clock_now_ns() < give_up_ns) {
+		clock_sleep_until_ns(clock_now_ns() + 5 * NS_PER_MS);
+		blackout.has_gap_ns = blackout_spanning_ns(d->vm, &d->mark, &blackout.gap_ns);
+	}
+	pthread_mutex_lock(&d->lock);
+	d->report.blackout.present = blackout.has_gap_ns;
+	d->report.blackout.gap_ns = blackout.gap_ns;
+	pthread_mutex_unlock(&d->lock);
+	(void)record_send(&d->records, RECORD_BLACKOUT, &blackout.base, &ignored);
+}

@@ -1,0 +1,45 @@
+#include "migration/params.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "dirty-tracking/dirty.h"
+#include "migration/codec.h"
+#include "vmm/base/clock.h"
+
+void migration_params_init(struct migration_params *p)
+{
+	*p = (struct migration_params){
+		.downtime_limit_ns = 300 * NS_PER_MS,
+		.nr_channels = 1,
+		.codec = "auto",
+		.tracker = "bitmap",
+		.connect_timeout_ns = 10 * NS_PER_S,
+		.stall_timeout_ns = 20 * NS_PER_S,
+	};
+}
+
+static int check_tracker(const char *name, struct err *e)
+{
+	const struct dirty_ops *kind;
+
+	for (uint32_t i = 0; (kind = dirty_kind(i)); i++)
+		if (!strcmp(kind->name, name))
+			return 0;
+	return err_set(e, ERR_USAGE, EINVAL,
+		       "there is no dirty tracker '%s'; choose bitmap or clear-log", name);
+}
+
+int migration_params_check(const struct migration_params *p, struct err *e)
+{
+	if (p->nr_channels < 1 || p->nr_channels > MIGRATION_MAX_CHANNELS)
+		return err_set(e, ERR_USAGE, EINVAL, "%u channels: choose 1 to %d", p->nr_channels,
+			       MIGRATION_MAX_CHANNELS);
+	if (!p->downtime_limit_ns || p->downtime_limit_ns > 2000 * NS_PER_S)
+		return err_set(e, ERR_USAGE, EINVAL,
+			       "the downtime limit must be over 0 and at most "
+			       "2000 s");
+	if (codec_check_name(p->codec, e) < 0)
+		return -e->code;
+	return check_tracker(p->tracker, e);
+}

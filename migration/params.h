@@ -1,0 +1,27 @@
+/* What a user may choose about a migration. Plain data; migration_params_init gives the defaults.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "vmm/base/err.h"
+
+#define MIGRATION_MAX_CHANNELS 16
+
+struct migration_params {
+	uint64_t downtime_limit_ns;  /* default 300 ms, as QEMU's */
+	uint64_t max_bytes_per_s;    /* 0: as fast as the link goes */
+	uint32_t nr_channels;        /* 1 to MIGRATION_MAX_CHANNELS; default 1 */
+	char codec[16];              /* auto, none, lz4; default auto */
+	char tracker[16];            /* bitmap, clear-log; default bitmap */
+	bool verify;                 /* compare digests of RAM and state before commit */
+	uint32_t max_rounds;         /* give up when not converged by then; 0: never; default 0 */
+	uint64_t connect_timeout_ns; /* default 10 s */
+	uint64_t stall_timeout_ns; /* no progress for that long fails the migration; default 20 s */
+};
+
+void migration_params_init(struct migration_params *p);
+
+/* ERR_USAGE with a message naming the field and what it takes. */
+int migration_params_check(const struct migration_params *p, struct err *e);

@@ -1,0 +1,93 @@
+#include "migration/policy.h"
+
+#include <stdbool.h>
+
+/* Rounds that the speed estimate looks back over, and how many pages give a round a say: smaller
+ * ones tell more about round trips than about speed. */
+#define WINDOW        5
+#define WEIGHTY_PAGES 64
+
+/* Once the limit is met, further rounds still buy a shorter blackout as long as each of them is
+ * cheap and more than halves what is left. */
+#define POLISH_FACTOR   2
+#define POLISH_MAX      6
+#define NOT_WORTH_IT_NS 300000ull /* a round's own fixed cost; below it nothing is won */
+
+static uint64_t round_ns_per_page(const struct policy_round *r)
+{
+	return r->duration_ns / r->sent_pages + 1;
+}
+
+/* The median of the last few rounds: one round in which the host had other things to do must not
+ * pass for the speed of the link. */
+static uint64_t ns_per_page(const struct policy_round *rounds, uint32_t nr_rounds)
+{
+	uint64_t sorted[WINDOW];
+	uint32_t nr = 0;
+
+	for (uint32_t i = nr_rounds; i-- > 0 && nr < WINDOW;) {
+		uint64_t sample;
+		uint32_t at = nr;
+
+		if (rounds[i].sent_pages < WEIGHTY_PAGES)
+			continue;
+		sample = round_ns_per_page(&rounds[i]);
+		for (; at > 0 && sorted[at - 1] > sample; at--)
+			sorted[at] = sorted[at - 1];
+		sorted[at] = sample;
+		nr++;
+	}
+	return nr ? sorted[nr / 2] : 0;
+}
+
+/* How many rounds in a row, up to now, ended within the limit already: those were polish. */
+static uint32_t polish_rounds(const struct policy_params *params, const struct policy_round *rounds,
+			      uint32_t nr_rounds)
+{
+	uint32_t nr = 0;
+
+	while (nr < nr_rounds && rounds[nr_rounds - 1 - nr].duration_ns + params->switchover_ns <=
+					 params->downtime_limit_ns)
+		nr++;
+	return nr;
+}
+
+static bool worth_polishing(const struct policy_params *params, const struct policy_round *rounds,
+			    uint32_t nr_rounds, uint64_t pending_ns, uint64_t page_ns)
+{
+	uint64_t rate = rounds[nr_rounds - 1].dirty_pages_per_s;
+	double next_pages = (double)rate * (double)(pending_ns + NOT_WORTH_IT_NS) / 1e9;
+	double next_ns = next_pages * (double)page_ns;
+
+	return pending_ns > NOT_WORTH_IT_NS && next_ns * POLISH_FACTOR < (double)pending_ns &&
+	       polish_rounds(params, rounds, nr_rounds) < POLISH_MAX;
+}
+
+struct policy_decision policy_decide(const struct policy_params *params,
+				     const struct policy_round *rounds, uint32_t nr_rounds,
+				     uint64_t pending_pages)
+{
+	uint64_t page_ns = ns_per_page(rounds, nr_rounds);
+	uint64_t pending_ns = pending_pages * page_ns;
+	struct policy_decision d = {.predicted_downtime_ns = pending_ns + params->switchover_ns,
+				    .ns_per_page = page_ns};
+	bool within = d.predicted_downtime_ns <= params->downtime_limit_ns;
+
+	/* A limit below the fixed cost can never be met; with nothing left to send this is the
+	 * best. */
+	if (!within && pending_ns <= NOT_WORTH_IT_NS &&
+	    params->switchover_ns > params->downtime_limit_ns)
+		within = true;
+	if (within && !worth_polishing(params, rounds, nr_rounds, pending_ns, page_ns)) {
+		d.verdict = POLICY_SWITCH_OVER;
+		d.why = "the rest fits the downtime limit";
+	} else if (!within && params->max_rounds && nr_rounds >= params->max_rounds) {
+		d.verdict = POLICY_GIVE_UP;
+		d.why = "not converged within the allowed rounds";
+	} else {
+		d.verdict = POLICY_AGAIN;
+		d.why = within ? "another cheap round shortens the blackout"
+			       : "the rest exceeds the downtime limit";
+	}
+	return d;
+}

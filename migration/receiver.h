@@ -1,0 +1,43 @@
+/*
+ * A receiver: the destination's thread for one channel connection. It checks every batch
+ * (proto/batch.h), puts the pages where they belong in guest memory, and answers barriers.
+ *
+ * The VM is paused while receivers run. On a failure the shared cancellation token is requested so
+ * that the engine stops waiting. The source is not trusted: nothing outside RAM is ever written.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "vmm/base/bitmap.h"
+#include "vmm/base/cancel.h"
+#include "vmm/base/fault.h"
+#include "vmm/base/link.h"
+#include "vmm/mem.h"
+
+struct receiver;
+
+struct receiver_config {
+	uint32_t index;
+	uint32_t nr_channels;
+	struct guest_mem *mem;
+	/* Pages that hold data already (a zero run must clear them). Shared by all receivers: a
+	 * chunk belongs to one channel, so no two touch one word. */
+	struct bitmap *written;
+	struct cancel *abort; /* requested on failure */
+	struct fault *fault;
+};
+
+/* Takes over @link (past CHANNEL_ACK), also on failure. */
+int receiver_new(const struct receiver_config *config, struct link *link, struct receiver **out,
+		 struct err *e);
+
+/* The last round whose barrier this channel has answered. Any thread. */
+uint32_t receiver_round(struct receiver *r);
+uint64_t receiver_received_bytes(struct receiver *r);
+
+/* Why it failed; kind ERR_NONE while it has not. Any thread. */
+void receiver_failure(struct receiver *r, struct err *e);
+
+/* Ends the thread, whatever it waits for. */
+void receiver_free(struct receiver *r);

@@ -1,0 +1,94 @@
+/*
+ * What a migration did and what it cost, as plain numbers: filled in by the engines, printed by
+ * control/ (QMP, --json, text). Times are CLOCK_MONOTONIC nanoseconds of the side that reports.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "vmm/base/err.h"
+
+enum migration_status {
+	MIGRATION_NONE,
+	MIGRATION_SETUP,     /* negotiate, describe, track */
+	MIGRATION_ACTIVE,    /* pre-copy rounds */
+	MIGRATION_DEVICE,    /* guest paused: final memory, state, ready, commit */
+	MIGRATION_COMPLETED, /* the guest runs at the destination */
+	MIGRATION_FAILED,    /* the guest runs (or is paused as before) at the source */
+	MIGRATION_CANCELLED, /* the same, because somebody asked */
+	MIGRATION_UNKNOWN,   /* COMMIT was sent and no answer came: source paused, ask the peer */
+};
+
+/* QEMU's MigrationStatus names: "none", "setup", "active", "device", "completed", "failed",
+ * "cancelled"; UNKNOWN is "failed" to QMP with an error-desc that says so. */
+const char *migration_status_name(enum migration_status status);
+
+/* The steps of the source, in order; each is timed. */
+enum migration_phase {
+	PHASE_NEGOTIATE,
+	PHASE_DESCRIBE,
+	PHASE_TRACK,
+	PHASE_PRECOPY,
+	PHASE_PAUSE,
+	PHASE_CAPTURE,
+	PHASE_FINAL_RAM,
+	PHASE_STATE,
+	PHASE_VERIFY, /* only with --verify */
+	PHASE_READY,
+	PHASE_COMMIT,
+	NR_PHASES,
+};
+const char *migration_phase_name(enum migration_phase phase);
+
+struct round_report {
+	uint32_t number; /* 1 is the first; the last is the final one, with the guest paused */
+	uint64_t duration_ns;
+	uint64_t dirty_pages;           /* pages this round had to look at */
+	uint64_t skipped_pages;         /* never touched: nothing sent (round 1) */
+	uint64_t zero_pages;            /* sent as runs, no payload */
+	uint64_t raw_pages;             /* sent as they are */
+	uint64_t compressed_pages;      /* sent through a codec */
+	uint64_t wire_bytes;            /* everything written to the channels */
+	uint64_t dirty_pages_per_s;     /* rate at which the guest dirtied during this round */
+	uint64_t predicted_downtime_ns; /* what the policy predicted after this round */
+};
+
+#define REPORT_MAX_ROUNDS 128 /* later ones are summed into the last entry */
+
+/* What the guest itself felt, read from its report page (vmm/guest_report.h). */
+struct guest_blackout {
+	bool present;
+	uint64_t gap_ns;         /* the gap that contains the switch-over */
+	uint64_t precopy_max_ns; /* the largest other gap since the migration began */
+};
+
+struct migration_report {
+	enum migration_status status;
+	bool ended;       /* nothing in here changes any more; `blackout` may come after `status` */
+	struct err error; /* FAILED, CANCELLED, UNKNOWN: why */
+	char uri[400];
+	char tracker[16];
+	char codec[16];
+	uint32_t nr_channels;
+	bool verified; /* digests of RAM and state compared equal */
+
+	uint64_t started_ns;
+	uint64_t total_ns; /* up to now, or to the end */
+	uint64_t setup_ns;
+	uint64_t phase_ns[NR_PHASES];
+	enum migration_phase phase; /* the present or last one */
+
+	uint64_t ram_bytes;       /* size of guest RAM */
+	uint64_t remaining_bytes; /* of the present round */
+	uint64_t wire_bytes;
+	uint64_t bytes_per_s; /* present throughput */
+	uint64_t dirty_pages_per_s;
+	uint64_t downtime_limit_ns;
+	uint64_t predicted_downtime_ns; /* the last prediction before pausing */
+	uint64_t downtime_ns;           /* claimed: from pause to the destination's RUNNING */
+	struct guest_blackout blackout;
+
+	uint32_t nr_rounds;
+	struct round_report rounds[REPORT_MAX_ROUNDS];
+};

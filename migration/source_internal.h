@@ -1,0 +1,83 @@
+/*
+ * The source engine's own state, shared by source.c (thread, walking the steps, public API),
+ * source_setup.c (negotiate, describe, track), source_precopy.c (rounds) and source_switch.c (pause
+ * to commit). Private to those files.
+ */
+#pragma once
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "dirty-tracking/dirty.h"
+#include "migration/blackout.h"
+#include "migration/migration.h"
+#include "migration/policy.h"
+#include "migration/rate.h"
+#include "migration/round.h"
+#include "migration/sender.h"
+#include "proto/record.h"
+#include "vmm/base/cancel.h"
+
+struct migration_source {
+	/* immutable after start */
+	struct vm *vm;
+	struct uri uri;
+	struct migration_params params;
+	struct migration_events events;
+	struct fault *fault;
+	pthread_t thread;
+
+	/* Requested by the user or by a failing sender; wakes every wait of this migration. */
+	struct cancel *cancel;
+	atomic_bool cancelled_by_user;
+
+	/* owned by the engine's thread */
+	struct link *control;
+	struct record_stream records;
+	uint8_t id[16];
+	uint64_t rtt_ns;
+	struct dirty_tracker *tracker;
+	bool tracking;
+	struct rate_limit *limit;
+	struct round round;
+	struct policy_round history[REPORT_MAX_ROUNDS];
+	uint32_t nr_history;
+	struct blackout_mark began; /* what the guest had recorded when we began */
+	struct buf state;
+	bool was_running; /* when we paused it */
+	bool paused;
+	/* Invariant: true from before the first byte of COMMIT reaches the kernel. Once true,
+	 * nothing in this process resumes the guest by itself. */
+	bool committed;
+	uint64_t paused_at_ns;
+	struct err failure; /* why we are undoing; kind NONE after success */
+
+	pthread_mutex_t lock; /* guards the rest */
+	struct migration_report report;
+	uint32_t nr_senders;
+	struct sender *senders[MIGRATION_MAX_CHANNELS];
+	uint64_t round_started_ns;
+};
+
+void source_set_status(struct migration_source *s, enum migration_status status);
+
+/* The steps; each is what its name says (migration/source.c has the table). */
+int source_negotiate(struct migration_source *s, struct err *e);
+void source_undo_negotiate(struct migration_source *s);
+int source_describe(struct migration_source *s, struct err *e);
+void source_undo_describe(struct migration_source *s);
+int source_track(struct migration_source *s, struct err *e);
+void source_undo_track(struct migration_source *s);
+int source_precopy(struct migration_source *s, struct err *e);
+int source_pause(struct migration_source *s, struct err *e);
+void source_undo_pause(struct migration_source *s);
+int source_capture(struct migration_source *s, struct err *e);
+void source_undo_capture(struct migration_source *s);
+int source_final_ram(struct migration_source *s, struct err *e);
+int source_state(struct migration_source *s, struct err *e);
+int source_verify(struct migration_source *s, struct err *e);
+int source_ready(struct migration_source *s, struct err *e);
+int source_commit(struct migration_source *s, struct err *e);
+
+/* Send the round that has been prepared, on every channel, to the barrier; fills in its report. */
+int source_send_round(struct migration_source *s, bool last, uint64_t skipped_pages, struct err *e);

@@ -1,0 +1,166 @@
+/* The rounds: everything once, then what was written meanwhile, until the policy says "now". */
+#include <errno.h>
+
+#include "migration/source_internal.h"
+#include "proto/stream.pb-c.h"
+#include "vmm/base/clock.h"
+
+static int announce_round(struct migration_source *s, bool last, struct err *e)
+{
+	Godwit__Round r = GODWIT__ROUND__INIT;
+
+	r.has_number = r.has_pages = r.has_last = 1;
+	r.number = s->round.number;
+	r.pages = s->round.nr_pages;
+	r.last = last;
+	if (s->events.on_round)
+		s->events.on_round(s->events.ctx, s->round.number);
+	return record_send(&s->records, RECORD_ROUND, &r.base, e);
+}
+
+/* Wait for every sender; the first real failure wins over the cancellations it caused. */
+static int finish_senders(struct migration_source *s, struct send_stats *stats, struct err *e)
+{
+	int ret = 0;
+
+	for (uint32_t i = 0; i < s->nr_senders; i++) {
+		struct err one = ERR_INIT;
+
+		if (sender_finish(s->senders[i], stats, &one) == 0)
+			continue;
+		if (ret == 0 || (e->kind == ERR_CANCELLED && one.kind != ERR_CANCELLED))
+			*e = one;
+		ret = -e->code;
+	}
+	return ret;
+}
+
+static struct round_report *report_slot(struct migration_source *s)
+{
+	struct migration_report *r = &s->report;
+
+	if (r->nr_rounds < REPORT_MAX_ROUNDS)
+		r->nr_rounds++;
+	return &r->rounds[r->nr_rounds - 1];
+}
+
+static void record_round(struct migration_source *s, const struct send_stats *stats,
+			 uint64_t duration_ns, uint64_t skipped_pages)
+{
+	struct round_report *r;
+
+	pthread_mutex_lock(&s->lock);
+	r = report_slot(s);
+	r->number = s->round.number;
+	r->duration_ns += duration_ns;
+	r->dirty_pages += s->round.nr_pages;
+	r->skipped_pages += stats->skipped_pages + skipped_pages;
+	r->zero_pages += stats->zero_pages;
+	r->raw_pages += stats->raw_pages;
+	r->compressed_pages += stats->compressed_pages;
+	r->wire_bytes += stats->wire_bytes;
+	s->report.wire_bytes += stats->wire_bytes;
+	s->report.bytes_per_s =
+		(uint64_t)((double)stats->wire_bytes * 1e9 / (double)(duration_ns + 1));
+	s->round_started_ns = 0;
+	pthread_mutex_unlock(&s->lock);
+}
+
+static void remember(struct migration_source *s, const struct send_stats *stats,
+		     uint64_t duration_ns)
+{
+	/* The policy looks back a few rounds only; forget the oldest half when full. */
+	if (s->nr_history == REPORT_MAX_ROUNDS) {
+		s->nr_history /= 2;
+		for (uint32_t i = 0; i < s->nr_history; i++)
+			s->history[i] = s->history[i + s->nr_history];
+	}
+	s->history[s->nr_history++] = (struct policy_round){
+		.duration_ns = duration_ns,
+		.sent_pages = stats->zero_pages + stats->raw_pages + stats->compressed_pages};
+}
+
+int source_send_round(struct migration_source *s, bool last, uint64_t skipped_pages, struct err *e)
+{
+	struct send_stats stats = {0};
+	uint64_t start_ns = clock_now_ns();
+	int ret;
+
+	s->round.number++;
+	ret = announce_round(s, last, e);
+	if (ret < 0)
+		return ret;
+	pthread_mutex_lock(&s->lock);
+	s->round_started_ns = start_ns;
+	pthread_mutex_unlock(&s->lock);
+	for (uint32_t i = 0; i < s->nr_senders; i++)
+		sender_begin(s->senders[i], &s->round);
+	ret = finish_senders(s, &stats, e);
+	record_round(s, &stats, clock_now_ns() - start_ns, skipped_pages);
+	remember(s, &stats, clock_now_ns() - start_ns);
+	return ret;
+}
+
+/* What is written while nothing is being sent, per second, is the dirty rate; collecting closes the
+ * interval that began with the last collect. */
+static int collect(struct migration_source *s, uint64_t *since_ns, struct err *e)
+{
+	struct policy_round *last = &s->history[s->nr_history - 1];
+	uint64_t now;
+
+	if (round_prepare_next(&s->round, s->tracker, false, e) < 0)
+		return -e->code;
+	now = clock_now_ns();
+	last->dirty_pages_per_s =
+		(uint64_t)((double)s->round.nr_pages * 1e9 / (double)(now - *since_ns + 1));
+	*since_ns = now;
+	return 0;
+}
+
+static struct policy_decision decide(struct migration_source *s)
+{
+	/* Beside memory: pausing, capturing and loading state, and three trips (state, commit,
+	 * running) of which HELLO measured one. */
+	struct policy_params params = {.downtime_limit_ns = s->params.downtime_limit_ns,
+				       .max_rounds = s->params.max_rounds,
+				       .switchover_ns = 1500000 + 3 * s->rtt_ns};
+	struct policy_decision d =
+		policy_decide(&params, s->history, s->nr_history, s->round.nr_pages);
+	uint64_t rate = s->history[s->nr_history - 1].dirty_pages_per_s;
+
+	pthread_mutex_lock(&s->lock);
+	s->report.predicted_downtime_ns = d.predicted_downtime_ns;
+	s->report.dirty_pages_per_s = rate;
+	s->report.rounds[s->report.nr_rounds - 1].dirty_pages_per_s = rate;
+	s->report.rounds[s->report.nr_rounds - 1].predicted_downtime_ns = d.predicted_downtime_ns;
+	pthread_mutex_unlock(&s->lock);
+	return d;
+}
+
+int source_precopy(struct migration_source *s, struct err *e)
+{
+	uint64_t since_ns = clock_now_ns();
+	uint64_t skipped_pages;
+
+	if (round_prepare_first(&s->round, vm_mem(s->vm), s->tracker, &skipped_pages, e) < 0)
+		return -e->code;
+	for (;;) {
+		struct policy_decision d;
+
+		if (cancel_check(s->cancel, e) < 0 || fault_point(s->fault, "src.round", e) < 0 ||
+		    source_send_round(s, false, skipped_pages, e) < 0 ||
+		    collect(s, &since_ns, e) < 0)
+			return -e->code;
+		skipped_pages = 0;
+		d = decide(s);
+		if (d.verdict == POLICY_SWITCH_OVER)
+			return 0; /* what was collected goes into the final round */
+		if (d.verdict == POLICY_GIVE_UP)
+			return err_set(
+				e, ERR_STATE, EBUSY,
+				"%s (%u): the guest dirties %llu pages/s; raise the downtime "
+				"limit or the bandwidth",
+				d.why, s->params.max_rounds,
+				(unsigned long long)s->report.dirty_pages_per_s);
+	}
+}

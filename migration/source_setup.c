@@ -1,0 +1,229 @@
+/* The source's first steps: agree with the destination, describe the machine, open the channels. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "migration/image.h"
+#include "migration/source_internal.h"
+#include "proto/stream.pb-c.h"
+#include "vmm/base/clock.h"
+
+static int send_hello(struct migration_source *s, struct err *e)
+{
+	char program[] = "godwit " GODWIT_VERSION;
+	char host[65] = "";
+	Godwit__Hello hello = GODWIT__HELLO__INIT;
+
+	gethostname(host, sizeof(host) - 1);
+	hello.has_version_min = hello.has_version_max = hello.has_page_bytes = 1;
+	hello.version_min = STREAM_VERSION_MIN;
+	hello.version_max = STREAM_VERSION_MAX;
+	hello.page_bytes = PAGE_BYTES;
+	hello.has_migration_id = 1;
+	hello.migration_id = (ProtobufCBinaryData){.len = sizeof(s->id), .data = s->id};
+	hello.program = program;
+	hello.host = host;
+	return record_send(&s->records, RECORD_HELLO, &hello.base, e);
+}
+
+static int read_hello_ack(const struct record *r, struct err *e)
+{
+	ProtobufCMessage *m = record_unpack(r, &godwit__hello_ack__descriptor, e);
+	const Godwit__HelloAck *ack = (const Godwit__HelloAck *)m;
+	int ret = 0;
+
+	if (!m)
+		return -e->code;
+	if (!ack->has_version || ack->version < STREAM_VERSION_MIN ||
+	    ack->version > STREAM_VERSION_MAX)
+		ret = err_set(e, ERR_STREAM, EPROTO,
+			      "the destination chose stream version %u; this side speaks %d to %d",
+			      ack->version, STREAM_VERSION_MIN, STREAM_VERSION_MAX);
+	protobuf_c_message_free_unpacked(m, NULL);
+	return ret;
+}
+
+int source_negotiate(struct migration_source *s, struct err *e)
+{
+	struct record r = {.body = BUF_INIT};
+	uint64_t sent_ns;
+	int ret;
+
+	if (getrandom(s->id, sizeof(s->id), 0) != (ssize_t)sizeof(s->id))
+		return err_sys(e, "getrandom");
+	if (link_connect(&s->uri, s->params.connect_timeout_ns, s->cancel, &s->control, e) < 0)
+		return -e->code;
+	link_set_stall_timeout(s->control, s->params.stall_timeout_ns);
+	record_stream_init(&s->records, s->control, "destination");
+	sent_ns = clock_now_ns();
+	ret = send_hello(s, e);
+	if (ret == 0)
+		ret = record_expect(&s->records, RECORD_HELLO_ACK, &r, e);
+	s->rtt_ns = clock_now_ns() - sent_ns;
+	if (ret == 0)
+		ret = read_hello_ack(&r, e);
+	buf_fini(&r.body);
+	return ret;
+}
+
+/* What broke the connection may be known to the peer: its ABORT is then waiting for us. */
+static void hear_last_words(struct migration_source *s)
+{
+	struct record r = {.body = BUF_INIT};
+	struct err peer = ERR_INIT;
+
+	link_set_stall_timeout(s->control, NS_PER_S / 2);
+	while (record_recv(&s->records, &r, &peer) == 0)
+		;
+	buf_fini(&r.body);
+	if (peer.code == ECONNABORTED)
+		s->failure = peer;
+}
+
+void source_undo_negotiate(struct migration_source *s)
+{
+	if (!s->control)
+		return;
+	link_forget_cancel(s->control);
+	if (!s->committed && s->failure.kind == ERR_PEER && s->failure.code != ECONNABORTED)
+		hear_last_words(s);
+	else if (!s->committed)
+		record_send_abort(&s->records, &s->failure);
+	link_free(s->control);
+	s->control = NULL;
+}
+
+static int send_description(struct migration_source *s, struct err *e)
+{
+	struct buf machine = BUF_INIT;
+	Godwit__Describe d = GODWIT__DESCRIBE__INIT;
+	Godwit__Image image;
+	int ret = vm_describe(s->vm, &machine, e);
+
+	if (ret == 0) {
+		d.has_machine = d.has_nr_channels = d.has_verify = d.has_ram_bytes = 1;
+		d.machine = (ProtobufCBinaryData){.len = machine.len, .data = machine.data};
+		d.nr_channels = s->params.nr_channels;
+		d.verify = s->params.verify;
+		d.ram_bytes = guest_mem_bytes(vm_mem(s->vm));
+		d.codec = s->params.codec;
+		d.tracker = s->params.tracker;
+		if (vm_image(s->vm)) {
+			image_describe(vm_image(s->vm), &image);
+			d.image = &image;
+		}
+		ret = record_send(&s->records, RECORD_DESCRIBE, &d.base, e);
+	}
+	buf_fini(&machine);
+	return ret;
+}
+
+/* Introduce a fresh connection as channel @index. */
+static int join_channel(struct migration_source *s, struct link *link, uint32_t index,
+			struct err *e)
+{
+	struct record_stream records;
+	struct record r = {.body = BUF_INIT};
+	Godwit__Channel c = GODWIT__CHANNEL__INIT;
+	int ret;
+
+	c.has_migration_id = c.has_index = 1;
+	c.migration_id = (ProtobufCBinaryData){.len = sizeof(s->id), .data = s->id};
+	c.index = index;
+	record_stream_init(&records, link, "destination");
+	ret = record_send(&records, RECORD_CHANNEL, &c.base, e);
+	if (ret == 0)
+		ret = record_expect(&records, RECORD_CHANNEL_ACK, &r, e);
+	buf_fini(&r.body);
+	return ret;
+}
+
+static int open_channel(struct migration_source *s, uint32_t index, struct err *e)
+{
+	struct sender_config config = {.index = index,
+				       .nr_channels = s->params.nr_channels,
+				       .mem = vm_mem(s->vm),
+				       .tracker = s->tracker,
+				       .abort = s->cancel,
+				       .fault = s->fault};
+	struct pagechan *chan;
+	struct sender *sender;
+	struct link *link;
+
+	if (link_connect(&s->uri, s->params.connect_timeout_ns, s->cancel, &link, e) < 0)
+		return -e->code;
+	link_set_stall_timeout(link, s->params.stall_timeout_ns);
+	if (join_channel(s, link, index, e) < 0) {
+		link_free(link);
+		return -e->code;
+	}
+	if (pagechan_stream_new(link, vm_mem(s->vm), s->params.codec, s->limit, &chan, e) < 0 ||
+	    sender_new(&config, chan, &sender, e) < 0)
+		return -e->code;
+	pthread_mutex_lock(&s->lock);
+	s->senders[s->nr_senders++] = sender;
+	pthread_mutex_unlock(&s->lock);
+	return 0;
+}
+
+/* Tell the destination what is coming; it answers when it has built the machine. */
+static int describe(struct migration_source *s, struct err *e)
+{
+	struct record r = {.body = BUF_INIT};
+	int ret = send_description(s, e);
+
+	if (ret == 0)
+		ret = record_expect(&s->records, RECORD_DESCRIBE_ACK, &r, e);
+	buf_fini(&r.body);
+	if (ret == 0 && vm_image(s->vm))
+		ret = image_send(&s->records, vm_image(s->vm), s->limit, s->cancel, s->fault, e);
+	return ret;
+}
+
+int source_describe(struct migration_source *s, struct err *e)
+{
+	int ret = describe(s, e);
+
+	if (ret == 0)
+		ret = dirty_new(s->params.tracker, s->vm, &s->tracker, e);
+	for (uint32_t i = 0; ret == 0 && i < s->params.nr_channels; i++) {
+		ret = fault_point(s->fault, "src.channel", e);
+		if (ret == 0)
+			ret = open_channel(s, i, e);
+		if (ret < 0)
+			err_prefix(e, "channel %u", i);
+	}
+	return ret;
+}
+
+void source_undo_describe(struct migration_source *s)
+{
+	struct sender *senders[MIGRATION_MAX_CHANNELS];
+	uint32_t nr;
+
+	pthread_mutex_lock(&s->lock);
+	nr = s->nr_senders;
+	memcpy(senders, s->senders, sizeof(senders));
+	s->nr_senders = 0;
+	pthread_mutex_unlock(&s->lock);
+	for (uint32_t i = 0; i < nr; i++)
+		sender_free(senders[i]);
+	dirty_free(s->tracker);
+	s->tracker = NULL;
+}
+
+int source_track(struct migration_source *s, struct err *e)
+{
+	blackout_mark(s->vm, &s->began);
+	s->tracking = true;
+	return dirty_start(s->tracker, e);
+}
+
+void source_undo_track(struct migration_source *s)
+{
+	if (s->tracking)
+		dirty_stop(s->tracker);
+	s->tracking = false;
+}
