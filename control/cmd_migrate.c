@@ -1,0 +1,347 @@
+/*
+ * godwit migrate: have a running VMM send its guest away, watch, and tell how it went.
+ *
+ * This process only steers: the guest and its memory are in the VMM behind the QMP socket, which
+ * goes on whatever happens here.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "control/command.h"
+#include "control/options.h"
+#include "control/qmp_client.h"
+#include "control/report_json.h"
+#include "control/report_text.h"
+#include "migration/params.h"
+#include "vmm/base/clock.h"
+#include "vmm/base/log.h"
+#include "vmm/base/units.h"
+#include "vmm/base/uri.h"
+
+#define POLL_MS     200
+#define QUIT_WAIT_S 10
+
+struct migrate_options {
+	uint64_t downtime_limit_ns;
+	uint64_t bytes_per_s;
+	uint64_t nr_channels;
+	const char *codec;
+	const char *tracker;
+	bool verify;
+	bool json;
+	bool keep_source;
+	uint64_t timeout_ns;
+};
+
+#define AT(member) offsetof(struct migrate_options, member)
+
+static const struct option_spec specs[] = {
+	{"downtime-limit", "TIME", "switch over when the rest fits into this; default 300ms",
+	 OPTION_NS, AT(downtime_limit_ns), 0, 0},
+	{"bandwidth", "RATE", "send no faster than this; default: as fast as it goes", OPTION_RATE,
+	 AT(bytes_per_s), 0, 0},
+	{"streams", "N", "connections to send pages over, default 1", OPTION_COUNT, AT(nr_channels),
+	 1, MIGRATION_MAX_CHANNELS},
+	{"codec", "NAME", "auto (default: what is faster, batch by batch), none, lz4",
+	 OPTION_STRING, AT(codec), 0, 0},
+	{"dirty", "TRACKER", "bitmap or clear-log; default: what 'run' was told", OPTION_STRING,
+	 AT(tracker), 0, 0},
+	{"verify", NULL,
+	 "compare a digest of all memory and device state before\n"
+	 "the guest may run at the destination",
+	 OPTION_FLAG, AT(verify), 0, 0},
+	{"timeout", "TIME", "cancel when it takes longer than this", OPTION_NS, AT(timeout_ns), 0,
+	 0},
+	{"keep-source", NULL, "leave the emptied VMM running afterwards", OPTION_FLAG,
+	 AT(keep_source), 0, 0},
+	{"json", NULL, "print the report as JSON", OPTION_FLAG, AT(json), 0, 0},
+};
+
+static const char *const positional[] = {"QMP-SOCKET", "URI", NULL};
+
+static const struct syntax syntax = {
+	.command = "migrate",
+	.synopsis = "QMP-SOCKET URI [OPTION]...",
+	.about =
+		"Move the guest of the VMM behind QMP-SOCKET (a path or unix:PATH) to the 'godwit\n"
+		"receive' at URI (tcp:HOST:PORT or unix:PATH) while it runs. Until the "
+		"destination\n"
+		"has everything and has said so, any failure leaves the guest running where it "
+		"is.\n"
+		"Ctrl-C cancels.",
+	.options = specs,
+	.nr_options = sizeof(specs) / sizeof(specs[0]),
+	.positional = positional,
+	.epilogue =
+		"Exit status: 0 the guest runs at the destination, 1 an error, 2 wrong usage, 3\n"
+		"failed and the guest is still at the source, 4 the same because it was\n"
+		"cancelled, 5 unknown: look at the destination.\n"
+		"\n"
+		"Example:\n"
+		"  godwit migrate /tmp/vm.qmp tcp:host-b:4444 --downtime-limit 30ms",
+};
+
+struct migrate {
+	struct migrate_options o;
+	const char *socket;
+	const char *uri;
+	struct qmp_client *client;
+	int signals; /* signalfd */
+	struct progress progress;
+	struct migration_report report;
+	json_t *report_json;
+	uint64_t cancelled_at_ns; /* 0: not */
+};
+
+static int check(const struct migrate *m, struct err *e)
+{
+	struct migration_params p;
+	struct uri uri;
+	int ret = uri_parse(m->uri, &uri, e);
+
+	if (ret < 0)
+		return ret;
+	migration_params_init(&p);
+	p.downtime_limit_ns = m->o.downtime_limit_ns;
+	p.nr_channels = (uint32_t)m->o.nr_channels;
+	snprintf(p.codec, sizeof(p.codec), "%s", m->o.codec);
+	if (m->o.tracker)
+		snprintf(p.tracker, sizeof(p.tracker), "%s", m->o.tracker);
+	return migration_params_check(&p, e);
+}
+
+/* From here on these signals are read, not suffered; the VMM must not lose its steersman in the
+ * middle of a migration without having been told. */
+static int catch_signals(struct migrate *m, struct err *e)
+{
+	struct sigaction hangup;
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	if (!sigaction(SIGHUP, NULL, &hangup) && hangup.sa_handler != SIG_IGN) /* nohup(1) */
+		sigaddset(&set, SIGHUP);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	m->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	return m->signals < 0 ? err_sys(e, "signalfd") : 0;
+}
+
+static json_t *capability(const char *name, bool state)
+{
+	return json_pack("{s:s,s:b}", "capability", name, "state", state);
+}
+
+static int configure(struct migrate *m, struct err *e)
+{
+	json_t *caps = json_pack("{s:[o,o,o]}", "capabilities", capability("events", true),
+				 capability("multifd", m->o.nr_channels > 1),
+				 capability("x-godwit-verify", m->o.verify));
+	json_t *params = json_pack("{s:I,s:I,s:I,s:s}", "max-bandwidth",
+				   (json_int_t)m->o.bytes_per_s, "x-godwit-downtime-limit-ns",
+				   (json_int_t)m->o.downtime_limit_ns, "multifd-channels",
+				   (json_int_t)m->o.nr_channels, "x-godwit-codec", m->o.codec);
+	int ret;
+
+	if (m->o.tracker)
+		json_object_set_new(params, "x-godwit-tracker", json_string(m->o.tracker));
+	ret = qmp_client_call(m->client, "migrate-set-capabilities", caps, NULL, e);
+	if (ret < 0) {
+		json_decref(params);
+		return ret;
+	}
+	return qmp_client_call(m->client, "migrate-set-parameters", params, NULL, e);
+}
+
+static int start(struct migrate *m, struct err *e)
+{
+	return qmp_client_call(m->client, "migrate", json_pack("{s:s}", "uri", m->uri), NULL, e);
+}
+
+static void cancel(struct migrate *m, const char *why)
+{
+	struct err ignored = ERR_INIT;
+
+	m->cancelled_at_ns = clock_now_ns();
+	progress_clear(&m->progress);
+	fprintf(stderr, "%s: cancelling, the guest stays at the source\n", why);
+	qmp_client_call(m->client, "migrate_cancel", NULL, NULL, &ignored);
+}
+
+/* Sleep until something happens at the VMM, a signal, or the next look. */
+static int wait_a_moment(struct migrate *m, struct err *e)
+{
+	struct pollfd fds[2] = {{.fd = qmp_client_fd(m->client), .events = POLLIN},
+				{.fd = m->signals, .events = POLLIN}};
+	struct signalfd_siginfo info;
+
+	poll(fds, 2, POLL_MS);
+	if (fds[1].revents && read(m->signals, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
+		/* One Ctrl-C may arrive twice: from the terminal, and from a wrapper that passes
+		 * signals on. */
+		if (!m->cancelled_at_ns)
+			cancel(m, "interrupted");
+		else if (clock_now_ns() - m->cancelled_at_ns > NS_PER_S)
+			return err_set(
+				e, ERR_CANCELLED, EINTR,
+				"interrupted twice: the VMM behind %s goes on by itself, see "
+				"'godwit ctl %s query-migrate'",
+				m->socket, m->socket);
+	}
+	return qmp_client_pump(m->client, e);
+}
+
+static int look(struct migrate *m, bool *ended, struct err *e)
+{
+	json_t *info = NULL;
+	int ret = qmp_client_call(m->client, "query-migrate", NULL, &info, e);
+
+	if (ret < 0)
+		return ret;
+	json_decref(m->report_json);
+	m->report_json = json_incref(json_object_get(info, "x-godwit"));
+	json_decref(info);
+	report_from_json(m->report_json, &m->report);
+	*ended = m->report.ended;
+	return 0;
+}
+
+/* Until the migration has ended and everything about it is known. */
+static int watch(struct migrate *m, struct err *e)
+{
+	uint64_t give_up_ns = m->o.timeout_ns ? clock_now_ns() + m->o.timeout_ns : UINT64_MAX;
+	bool ended = false;
+	int ret = look(m, &ended, e);
+
+	while (!ret && !ended) {
+		if (!m->cancelled_at_ns)
+			progress_show(&m->progress, &m->report, false);
+		ret = wait_a_moment(m, e);
+		if (!ret && !m->cancelled_at_ns && clock_now_ns() > give_up_ns)
+			cancel(m, "--timeout is over");
+		if (!ret)
+			ret = look(m, &ended, e);
+	}
+	progress_clear(&m->progress);
+	return ret;
+}
+
+/* The emptied VMM has nothing left to do. It closes the connection when it is gone. */
+static void quit_source(struct migrate *m)
+{
+	uint64_t deadline = clock_now_ns() + QUIT_WAIT_S * NS_PER_S;
+	struct err e = ERR_INIT;
+
+	if (qmp_client_call(m->client, "quit", NULL, NULL, &e) < 0) {
+		log_warning("the source VMM does not quit: %s", e.msg);
+		return;
+	}
+	while (clock_now_ns() < deadline) {
+		struct pollfd fd = {.fd = qmp_client_fd(m->client), .events = POLLIN};
+
+		poll(&fd, 1, POLL_MS);
+		if (qmp_client_pump(m->client, &e) < 0)
+			return;
+	}
+	log_warning("the source VMM has not ended within %d s", QUIT_WAIT_S);
+}
+
+static void print_report(const struct migrate *m)
+{
+	if (!m->o.json) {
+		report_print(stdout, &m->report, false);
+	} else {
+		json_dumpf(m->report_json, stdout, JSON_INDENT(2));
+		putchar('\n');
+	}
+	fflush(stdout);
+}
+
+static int conclude(struct migrate *m)
+{
+	switch (m->report.status) {
+	case MIGRATION_COMPLETED:
+		print_report(m);
+		if (!m->o.keep_source)
+			quit_source(m);
+		return EXIT_OK;
+	case MIGRATION_CANCELLED:
+		if (m->o.json)
+			print_report(m);
+		log_error("cancelled: the guest is still at the source");
+		return EXIT_CANCELLED;
+	case MIGRATION_UNKNOWN:
+		print_report(m);
+		log_error("%s", m->report.error.msg);
+		fprintf(stderr,
+			"The source keeps it paused. Look at the destination. If the guest runs "
+			"there:\n"
+			"  godwit ctl %s quit\n"
+			"Only if it does not, and never will:\n"
+			"  godwit ctl %s cont x-godwit-force=true\n",
+			m->socket, m->socket);
+		return EXIT_UNKNOWN;
+	default:
+		if (m->o.json)
+			print_report(m);
+		log_error("%s", m->report.error.msg);
+		return EXIT_MIGRATION_FAILED;
+	}
+}
+
+/* The connection broke while the migration ran. How far it came since the last look, nobody knows.
+ */
+static int lost(const struct migrate *m, struct err *e)
+{
+	if (e->kind == ERR_PEER)
+		err_set(e, ERR_PEER, ECONNRESET,
+			"the source VMM behind %s ended during the migration: see whether the "
+			"guest "
+			"runs at the destination",
+			m->socket);
+	log_error("%s", e->msg);
+	return EXIT_UNKNOWN;
+}
+
+static int migrate(struct migrate *m, struct err *e)
+{
+	if (catch_signals(m, e) < 0 || qmp_client_open(m->socket, &m->client, e) < 0)
+		return command_fail(e);
+	if (configure(m, e) < 0 || start(m, e) < 0) {
+		command_fail(e);
+		return EXIT_MIGRATION_FAILED;
+	}
+	if (watch(m, e) < 0)
+		return lost(m, e);
+	return conclude(m);
+}
+
+int cmd_migrate(int argc, char **argv)
+{
+	struct migrate m = {
+		.o = {.downtime_limit_ns = 300 * NS_PER_MS, .nr_channels = 1, .codec = "auto"},
+		.signals = -1,
+	};
+	struct positionals p;
+	struct err e = ERR_INIT;
+	int status = options_parse_or_exit(&syntax, argc, argv, &m.o, &p);
+
+	if (status >= 0)
+		return status;
+	m.socket = p.at[0];
+	m.uri = p.at[1];
+	progress_init(&m.progress);
+	if (check(&m, &e) < 0)
+		return command_fail(&e);
+	status = migrate(&m, &e);
+	json_decref(m.report_json);
+	qmp_client_close(m.client);
+	if (m.signals >= 0)
+		close(m.signals);
+	return status;
+}

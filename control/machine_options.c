@@ -1,0 +1,71 @@
+#include "control/machine_options.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+static int check_image(const char *option, const char *path, struct err *e)
+{
+	if (!path || !access(path, R_OK))
+		return 0;
+	return err_sys(e, "--%s: cannot read %s", option, path);
+}
+
+static int check_memory(uint64_t bytes, struct err *e)
+{
+	const uint64_t step = 2ull << 20;
+
+	if (bytes % step || bytes < step || bytes > MEM_MAX_BYTES)
+		return err_set(e, ERR_USAGE, EINVAL,
+			       "--memory: a guest has a multiple of 2 MiB from 2 MiB to %llu GiB",
+			       MEM_MAX_BYTES >> 30);
+	return 0;
+}
+
+static int check_serial(const char *serial, struct err *e)
+{
+	static const char *const whole[] = {"stdio", "null", "pty"};
+	static const char *const prefix[] = {"file:", "unix:"};
+
+	for (size_t i = 0; i < sizeof(whole) / sizeof(whole[0]); i++)
+		if (!strcmp(serial, whole[i]))
+			return 0;
+	for (size_t i = 0; i < sizeof(prefix) / sizeof(prefix[0]); i++)
+		if (!strncmp(serial, prefix[i], strlen(prefix[i])) && serial[strlen(prefix[i])])
+			return 0;
+	return err_set(e, ERR_USAGE, EINVAL,
+		       "--serial: '%.100s' is not stdio, null, pty, file:PATH or unix:PATH",
+		       serial);
+}
+
+int machine_options_apply(const struct machine_options *o, bool incoming,
+			  struct session_config *config, struct err *e)
+{
+	int ret = 0;
+
+	if (!incoming && !o->kernel)
+		return err_set(e, ERR_USAGE, EINVAL,
+			       "--kernel is missing: it names the image to boot");
+	if (!incoming || o->memory_bytes)
+		ret = check_memory(o->memory_bytes, e);
+	if (!ret)
+		ret = check_serial(o->serial, e);
+	if (!ret)
+		ret = check_image("kernel", o->kernel, e);
+	if (!ret)
+		ret = check_image("initrd", o->initrd, e);
+	if (ret < 0)
+		return ret;
+	config->vm = (struct vm_config){
+		.memory_bytes = o->memory_bytes,
+		.nr_cpus = (uint32_t)o->nr_cpus,
+		.debug_exit = o->debug_exit,
+		.serial = o->serial,
+		.kernel = o->kernel,
+		.initrd = o->initrd,
+		.append = o->append,
+	};
+	config->qmp = o->qmp;
+	config->tracker = o->tracker;
+	return 0;
+}

@@ -1,0 +1,116 @@
+#include "control/mailbox.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "vmm/base/log.h"
+
+struct letter {
+	struct letter *next;
+	struct mail mail;
+};
+
+struct mailbox {
+	/* Immutable after new. */
+	mail_fn on_mail;
+	void *ctx;
+	uv_async_t wake;
+
+	pthread_mutex_t lock;
+	/* Guarded by lock. */
+	struct letter *first;
+	struct letter **tail;
+	size_t nr;
+};
+
+static void on_wake(uv_async_t *wake)
+{
+	mailbox_drain(wake->data);
+}
+
+int mailbox_new(uv_loop_t *loop, mail_fn on_mail, void *ctx, struct mailbox **out, struct err *e)
+{
+	struct mailbox *m = calloc(1, sizeof(*m));
+	int ret;
+
+	if (!m)
+		return err_set(e, ERR_SYS, ENOMEM, "no memory for the event queue");
+	m->on_mail = on_mail;
+	m->ctx = ctx;
+	m->tail = &m->first;
+	ret = uv_async_init(loop, &m->wake, on_wake);
+	if (ret < 0) {
+		free(m);
+		return err_set(e, ERR_SYS, -ret, "cannot make an event descriptor: %s",
+			       uv_strerror(ret));
+	}
+	m->wake.data = m;
+	pthread_mutex_init(&m->lock, NULL);
+	*out = m;
+	return 0;
+}
+
+static struct letter *take(struct mailbox *m)
+{
+	struct letter *letter;
+
+	pthread_mutex_lock(&m->lock);
+	letter = m->first;
+	if (letter) {
+		m->nr--;
+		m->first = letter->next;
+		if (!m->first)
+			m->tail = &m->first;
+	}
+	pthread_mutex_unlock(&m->lock);
+	return letter;
+}
+
+static void on_closed(uv_handle_t *handle)
+{
+	struct mailbox *m = handle->data;
+	struct letter *letter;
+
+	while ((letter = take(m)))
+		free(letter);
+	pthread_mutex_destroy(&m->lock);
+	free(m);
+}
+
+void mailbox_close(struct mailbox *m)
+{
+	uv_close((uv_handle_t *)&m->wake, on_closed);
+}
+
+void mailbox_post(struct mailbox *m, const struct mail *mail)
+{
+	struct letter *letter = malloc(sizeof(*letter));
+
+	if (!letter) {
+		log_error("no memory to deliver an event");
+		return;
+	}
+	letter->next = NULL;
+	letter->mail = *mail;
+	pthread_mutex_lock(&m->lock);
+	*m->tail = letter;
+	m->tail = &letter->next;
+	m->nr++;
+	pthread_mutex_unlock(&m->lock);
+	uv_async_send(&m->wake);
+}
+
+void mailbox_drain(struct mailbox *m)
+{
+	struct letter *letter;
+	size_t nr;
+
+	pthread_mutex_lock(&m->lock);
+	nr = m->nr;
+	pthread_mutex_unlock(&m->lock);
+	while (nr-- && (letter = take(m))) {
+		m->on_mail(m->ctx, &letter->mail);
+		free(letter);
+	}
+}
