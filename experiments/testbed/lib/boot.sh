@@ -1,0 +1,97 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2154,SC2034 # the caller has or uses these, as said below
+# Runs the testbed host under QEMU and follows it. Sourced after common.sh.
+#
+# The caller sets `work` (private temporary folder), `packages`, `memory`, `log`.
+# `qemu_pid` is the running QEMU, if any; `followers` copy its output to ours and
+# end by themselves when it has.
+
+qemu_pid=''
+followers=()
+
+# SVM needs nothing of the machine but the CPU; TCG has one thread because the
+# guest has one CPU. The kernel is the uncompressed ELF (PVH): no decompression.
+qemu_start() {
+	local append=$1
+	shift
+	# pdeathsig: QEMU must not outlive this script, however it ends.
+	setpriv --pdeathsig KILL qemu-system-x86_64 \
+		-accel tcg,thread=single,tb-size=512 -cpu EPYC,+svm,+npt -smp 1 -m "$memory" \
+		-M pc,usb=off -nodefaults -no-user-config -display none -no-reboot -rtc base=utc \
+		-kernel "$packages/vmlinux" -initrd "$work/initramfs.cpio" \
+		-append "console=ttyS0 panic=-1 tsc=reliable $append" \
+		-serial "file:$log" "$@" <&0 & # without <&0 its input would be empty
+	qemu_pid=$!
+}
+
+qemu_stop() {
+	[[ -n $qemu_pid ]] || return 0
+	kill "$qemu_pid" 2>/dev/null || true
+	wait "$qemu_pid" 2>/dev/null || true
+	qemu_pid=
+}
+
+# boot_abandon: for an early end; output still on its way is dropped.
+boot_abandon() {
+	((${#followers[@]} == 0)) || kill "${followers[@]}" 2>/dev/null || true
+	qemu_stop
+	((${#followers[@]} == 0)) || wait "${followers[@]}" 2>/dev/null || true
+}
+
+qemu_running() { kill -0 "$qemu_pid" 2>/dev/null; }
+
+# The ports are files, not pipes, so that a slow reader of our output can neither
+# stall the machine nor lose bytes when it ends.
+boot_job() {
+	local n ports=(-device virtio-serial-pci)
+	mkfifo "$work/control"
+	exec {control}<>"$work/control"
+	ports+=(-chardev "file,id=p1,path=$work/control"
+		-device "virtserialport,nr=1,chardev=p1,name=org.godwit.control")
+	for n in 2 3 4; do
+		: >"$work/port$n"
+		ports+=(-chardev "file,id=p$n,path=$work/port$n"
+			-device "virtserialport,nr=$n,chardev=p$n,name=org.godwit.port$n")
+	done
+	qemu_start "quiet rdinit=/init" "${ports[@]}" >"$work/qemu.log" 2>&1 </dev/null
+	tail -c +1 -f -s 0.05 --pid="$qemu_pid" "$work/port2" 2>/dev/null &
+	followers=($!)
+	tail -c +1 -f -s 0.05 --pid="$qemu_pid" "$work/port3" >&2 2>/dev/null &
+	followers+=($!)
+}
+
+# control_read SECONDS: one line of the control port into `reply`. Fails when QEMU
+# is gone (status 1) or the time is over (status 2).
+control_read() {
+	local deadline=$((SECONDS + $1))
+	while ((SECONDS <= deadline)); do
+		if IFS= read -r -t 1 -u "$control" reply; then
+			return 0
+		fi
+		qemu_running || return 1
+	done
+	return 2
+}
+
+# ports_drain OUT ERR TAR: waits until the ports' files have the bytes that the
+# machine says it wrote.
+ports_drain() {
+	local want=("$@") n tries
+	for n in 2 3 4; do
+		for ((tries = 0; tries < 500; tries++)); do
+			(($(stat -c %s "$work/port$n") >= want[n - 2])) && break
+			sleep 0.02
+		done
+		((tries < 500)) || say "warning: output lost:" \
+			"$(stat -c %s "$work/port$n") of ${want[n - 2]} bytes of port $n arrived"
+	done
+}
+
+# boot_failed REASON: explains with the kernel's last words, then exits 125.
+boot_failed() {
+	qemu_stop
+	say "$1; the end of its kernel log (--log FILE keeps it whole):"
+	tail -n 80 "$log" 2>/dev/null | tr -d '\r' | sed 's/^/    /' >&2
+	sed "/TCG doesn't support requested feature/d; s/^/    /" "$work/qemu.log" >&2
+	exit 125
+}
