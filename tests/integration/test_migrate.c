@@ -1,0 +1,244 @@
+/* Good migrations: every tracker, codec, channel count and transport, checked page by page. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <setjmp.h>
+#include <signal.h>
+
+#include <cmocka.h>
+
+#include "tests/rig/rig.h"
+#include "vmm/base/clock.h"
+
+static void move_once(const char *tracker, const char *codec, uint32_t nr_channels, bool verify,
+		      const char *listen)
+{
+	struct rig_migration m;
+	struct vm *vm;
+
+	rig_need_kvm();
+	rig_migration_init(&m);
+	strcpy(m.params.tracker, tracker);
+	strcpy(m.params.codec, codec);
+	m.params.nr_channels = nr_channels;
+	m.params.verify = verify;
+	m.listen = listen;
+	vm = rig_move(rig_boot(NULL), &m);
+	assert_int_equal(m.source.verified, verify);
+	assert_true(m.source.nr_rounds >= 2);
+	assert_true(m.source.downtime_ns > 0);
+	assert_int_equal(vm_status(vm), VM_RUNNING);
+	vm_free(vm);
+}
+
+static void bitmap_over_tcp(void **state)
+{
+	(void)state;
+	move_once("bitmap", "none", 1, true, NULL);
+}
+
+static void clear_log_over_tcp(void **state)
+{
+	(void)state;
+	move_once("clear-log", "none", 1, true, NULL);
+}
+
+static void four_channels(void **state)
+{
+	(void)state;
+	move_once("clear-log", "auto", 4, true, NULL);
+}
+
+static void lz4_codec(void **state)
+{
+	struct rig_guest guest = {.memory_bytes = 64 << 20,
+				  .nr_cpus = 1,
+				  .append = "fill=24M ws=8M rate=500 quiet=1 compress=75"};
+	struct rig_migration m;
+	uint64_t compressed = 0;
+
+	(void)state;
+	rig_need_kvm();
+	rig_migration_init(&m);
+	strcpy(m.params.codec, "lz4");
+	m.params.verify = true;
+	vm_free(rig_move(rig_boot(&guest), &m));
+	for (uint32_t i = 0; i < m.source.nr_rounds; i++)
+		compressed += m.source.rounds[i].compressed_pages;
+	assert_true(compressed > 4000);
+	/* 24 MiB of pages of which a quarter is noise; so slow a guest hardly adds to it even where
+	 * sanitizers make the codec slow */
+	assert_true(m.source.wire_bytes < 20 << 20);
+}
+
+static void over_a_unix_socket(void **state)
+{
+	char uri[64];
+
+	(void)state;
+	snprintf(uri, sizeof(uri), "unix:/tmp/godwit-test-%d.sock", (int)getpid());
+	move_once("bitmap", "auto", 2, true, uri);
+}
+
+static void two_vcpus(void **state)
+{
+	struct rig_guest guest = {.memory_bytes = 64 << 20,
+				  .nr_cpus = 2,
+				  .append = "fill=24M ws=8M rate=20000 quiet=1 cpus=2"};
+	struct rig_migration m;
+
+	(void)state;
+	rig_need_kvm();
+	rig_migration_init(&m);
+	m.params.verify = true;
+	vm_free(rig_move(rig_boot(&guest), &m));
+}
+
+/* Memory on both sides of the PCI hole, most of it never touched. */
+static void beyond_4_gib(void **state)
+{
+	struct rig_guest guest = {.memory_bytes = 8ull << 30,
+				  .nr_cpus = 1,
+				  .append = "fill=24M ws=8M rate=20000 quiet=1"};
+	struct rig_migration m;
+	struct vm *vm;
+
+	(void)state;
+	rig_need_kvm();
+	rig_migration_init(&m);
+	strcpy(m.params.tracker, "clear-log");
+	vm = rig_boot(&guest);
+	/* what the VMM itself writes high up must arrive too */
+	struct err e = ERR_INIT;
+	char text[32] = "";
+
+	assert_int_equal(guest_mem_write(vm_mem(vm), 8ull << 30, "beyond", 7, &e), 0);
+	vm = rig_move(vm, &m);
+	assert_int_equal(guest_mem_read(vm_mem(vm), 8ull << 30, text, 7, &e), 0);
+	assert_string_equal(text, "beyond");
+	assert_true(m.source.rounds[0].skipped_pages > (7ull << 30) / PAGE_BYTES);
+	assert_true(m.source.wire_bytes < 200 << 20);
+	vm_free(vm);
+}
+
+static void a_paused_guest_stays_paused(void **state)
+{
+	struct rig_migration m;
+	struct err e = ERR_INIT;
+	struct vm *vm;
+
+	(void)state;
+	rig_need_kvm();
+	rig_migration_init(&m);
+	m.params.verify = true;
+	vm = rig_boot(NULL);
+	assert_int_equal(vm_pause(vm, &e), 0);
+	vm = rig_move(vm, &m);
+	assert_int_equal(vm_status(vm), VM_PAUSED);
+	assert_false(rig_alive(vm, 20 * NS_PER_MS));
+	assert_int_equal(vm_resume(vm, &e), 0);
+	rig_check(vm);
+	vm_free(vm);
+}
+
+static void the_rate_limit_holds(void **state)
+{
+	/* a guest that dirties faster than the limit allows would rightly never converge */
+	struct rig_guest guest = {.memory_bytes = 64 << 20,
+				  .nr_cpus = 1,
+				  .append = "fill=24M ws=8M rate=500 quiet=1"};
+	struct rig_migration m;
+	double seconds;
+
+	(void)state;
+	rig_need_kvm();
+	rig_migration_init(&m);
+	m.params.max_bytes_per_s = 50 << 20;
+	strcpy(m.params.codec, "none");
+	vm_free(rig_move(rig_boot(&guest), &m));
+	seconds = (double)m.source.rounds[0].duration_ns / 1e9;
+	assert_true((double)m.source.rounds[0].wire_bytes / seconds < 1.1 * (50 << 20));
+}
+
+static void the_guest_says_what_it_felt(void **state)
+{
+	struct rig_guest guest = {.memory_bytes = 64 << 20,
+				  .nr_cpus = 1,
+				  .append = "fill=24M ws=8M rate=20000 quiet=1 longgap=50"};
+	struct rig_migration m;
+
+	(void)state;
+	rig_need_kvm();
+	rig_migration_init(&m);
+	vm_free(rig_move(rig_boot(&guest), &m));
+	assert_true(m.source.blackout.present);
+	assert_true(m.destination.blackout.present);
+	assert_int_equal(m.source.blackout.gap_ns, m.destination.blackout.gap_ns);
+	assert_true(m.source.blackout.gap_ns > 0);
+}
+
+/* GODWIT_HOPS=200 for the long run of docs/performance.md. */
+static int nr_hops(void)
+{
+	const char *wanted = getenv("GODWIT_HOPS");
+
+	return wanted ? atoi(wanted) : 20;
+}
+
+static void back_and_forth_without_growth(void **state)
+{
+	struct rig_census before = {0};
+	struct rig_census after;
+	struct vm *vm;
+
+	(void)state;
+	rig_need_kvm();
+	vm = rig_boot(NULL);
+	for (int i = 0; i < nr_hops(); i++) {
+		struct rig_migration m;
+
+		if (i == 8) /* allocators, thread stacks and libraries have settled */
+			before = rig_take_census();
+		rig_migration_init(&m);
+		m.params.verify = true;
+		m.params.nr_channels = 1 + (uint32_t)i % 3;
+		strcpy(m.params.tracker, i % 2 ? "bitmap" : "clear-log");
+		vm = rig_move(vm, &m);
+	}
+	after = rig_take_census();
+	print_message(
+		"  %d hops: fds %u -> %u, threads %u -> %u, private memory %llu -> %llu KiB\n",
+		nr_hops(), before.nr_fds, after.nr_fds, before.nr_threads, after.nr_threads,
+		(unsigned long long)before.rss_kib, (unsigned long long)after.rss_kib);
+	assert_int_equal(after.nr_fds, before.nr_fds);
+	assert_int_equal(after.nr_threads, before.nr_threads);
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) /* they keep freed memory */
+	assert_true(after.rss_kib < before.rss_kib + 4096);
+#endif
+	vm_free(vm);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(bitmap_over_tcp),
+		cmocka_unit_test(clear_log_over_tcp),
+		cmocka_unit_test(four_channels),
+		cmocka_unit_test(lz4_codec),
+		cmocka_unit_test(over_a_unix_socket),
+		cmocka_unit_test(two_vcpus),
+		cmocka_unit_test(beyond_4_gib),
+		cmocka_unit_test(a_paused_guest_stays_paused),
+		cmocka_unit_test(the_rate_limit_holds),
+		cmocka_unit_test(the_guest_says_what_it_felt),
+		cmocka_unit_test(back_and_forth_without_growth),
+	};
+
+	signal(SIGPIPE, SIG_IGN);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

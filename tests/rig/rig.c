@@ -1,0 +1,240 @@
+#include "tests/rig/rig.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <setjmp.h>
+
+#include <cmocka.h>
+
+#include "experiments/guest/check.h"
+#include "vmm/base/clock.h"
+#include "vmm/guest_report.h"
+
+#define BOOT_NS  (120 * NS_PER_S) /* emulated hosts are slow */
+#define ALIVE_NS (30 * NS_PER_S)
+
+void rig_need_kvm(void)
+{
+	int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+
+	if (fd < 0) {
+		print_message("SKIPPED: needs a usable /dev/kvm\n");
+		skip();
+	}
+	close(fd);
+}
+
+static void on_event(void *ctx, const struct vm_event *ev)
+{
+	(void)ctx;
+	if (ev->type == VM_EVENT_ERROR)
+		print_error("vCPU error: %s\n", ev->text);
+}
+
+static const struct guest_report *report_of(struct vm *vm)
+{
+	uint64_t gpa = vm_guest_report_gpa(vm);
+	const struct guest_report *r =
+		gpa ? guest_mem_at(vm_mem(vm), gpa, sizeof(*r) + sizeof(r->cpu[0])) : NULL;
+
+	return r && r->magic == GUEST_REPORT_MAGIC ? r : NULL;
+}
+
+static bool workload_runs(struct vm *vm)
+{
+	const struct guest_report *r = report_of(vm);
+	uint32_t state = r ? __atomic_load_n(&r->state, __ATOMIC_ACQUIRE) : 0;
+
+	if (state == GUEST_STATE_FAILED)
+		fail_msg("the workload guest failed; run it by hand to see its serial output");
+	return state == GUEST_STATE_RUNNING;
+}
+
+const char *rig_workload_path(void)
+{
+	return WORKLOAD_ELF;
+}
+
+void rig_await_workload(struct vm *vm)
+{
+	uint64_t deadline = clock_now_ns() + BOOT_NS;
+
+	while (!workload_runs(vm)) {
+		if (clock_now_ns() > deadline)
+			fail_msg("the workload guest did not start within %llu s",
+				 BOOT_NS / NS_PER_S);
+		clock_sleep_until_ns(clock_now_ns() + 2 * NS_PER_MS);
+	}
+}
+
+struct vm *rig_boot(const struct rig_guest *guest)
+{
+	static const struct rig_guest small = {.memory_bytes = 64 << 20, .nr_cpus = 1};
+	const struct rig_guest *g = guest ? guest : &small;
+	struct vm_config config = {.memory_bytes = g->memory_bytes,
+				   .nr_cpus = g->nr_cpus,
+				   .serial = getenv("RIG_SERIAL"),
+				   .kernel = g->kernel ? g->kernel : WORKLOAD_ELF,
+				   .initrd = g->initrd,
+				   .append = g->append ? g->append
+						       : "fill=24M ws=8M rate=20000 quiet=1"};
+	struct err e = ERR_INIT;
+	struct vm *vm;
+
+	if (vm_new(&config, on_event, NULL, &vm, &e) < 0 || vm_boot(vm, &e) < 0 ||
+	    vm_resume(vm, &e) < 0)
+		fail_msg("booting the workload guest: %s", e.msg);
+	rig_await_workload(vm);
+	return vm;
+}
+
+void rig_migration_init(struct rig_migration *m)
+{
+	memset(m, 0, sizeof(*m));
+	migration_params_init(&m->params);
+	m->params.downtime_limit_ns = 20 * NS_PER_MS;
+}
+
+static int build_as_described(void *ctx, struct vm_config *config, struct vm **vm, struct err *e)
+{
+	(void)ctx;
+	config->serial = getenv("RIG_SERIAL");
+	return vm_new(config, on_event, NULL, vm, e);
+}
+
+static struct migration_destination *start_destination(struct link_listener *listener,
+						       struct rig_migration *m)
+{
+	struct migration_destination_config config = {.build = m->build ? m->build
+									: build_as_described,
+						      .build_ctx = m->ctx,
+						      .fault = m->destination_fault,
+						      .accept_timeout_ns = 20 * NS_PER_S};
+	struct migration_destination *d;
+	struct err e = ERR_INIT;
+
+	if (migration_destination_start(listener, &config, &d, &e) < 0)
+		fail_msg("destination: %s", e.msg);
+	return d;
+}
+
+struct vm *rig_migrate(struct vm *vm, struct rig_migration *m)
+{
+	struct migration_events no_events = {0};
+	struct migration_destination *d;
+	struct migration_source *s;
+	struct link_listener *listener;
+	struct err e = ERR_INIT;
+	struct uri uri;
+	struct vm *moved = NULL;
+
+	if (uri_parse(m->listen ? m->listen : "tcp:127.0.0.1:0", &uri, &e) < 0 ||
+	    link_listen(&uri, &listener, &e) < 0 ||
+	    uri_parse(link_listener_address(listener), &uri, &e) < 0)
+		fail_msg("listening: %s", e.msg);
+	d = start_destination(listener, m);
+	if (migration_source_start(vm, &uri, &m->params, &no_events, m->source_fault, &s, &e) < 0)
+		fail_msg("source: %s", e.msg);
+	if (m->meanwhile)
+		m->meanwhile(s, d, m->ctx);
+	migration_source_wait(s, &m->source);
+	if (m->source.status != MIGRATION_COMPLETED)
+		migration_destination_cancel(
+			d); /* it may still wait for a source that never came */
+	migration_destination_wait(d, &m->destination, &moved);
+	migration_source_free(s);
+	migration_destination_free(d);
+	link_listener_free(listener);
+	return moved;
+}
+
+struct vm *rig_move(struct vm *vm, struct rig_migration *m)
+{
+	struct vm *moved = rig_migrate(vm, m);
+
+	if (m->source.status != MIGRATION_COMPLETED || !moved)
+		fail_msg("the migration did not complete: source: %s; destination: %s",
+			 m->source.error.msg, m->destination.error.msg);
+	assert_int_equal(vm_status(vm), VM_POSTMIGRATE);
+	vm_free(vm);
+	rig_check(moved);
+	return moved;
+}
+
+static uint64_t last_tsc(struct vm *vm)
+{
+	const struct guest_report *r = report_of(vm);
+
+	return r ? __atomic_load_n(&r->cpu[0].last_tsc, __ATOMIC_RELAXED) : 0;
+}
+
+bool rig_alive(struct vm *vm, uint64_t timeout_ns)
+{
+	uint64_t deadline = clock_now_ns() + timeout_ns;
+	uint64_t before = last_tsc(vm);
+
+	do {
+		clock_sleep_until_ns(clock_now_ns() + NS_PER_MS);
+		if (last_tsc(vm) != before)
+			return true;
+	} while (clock_now_ns() < deadline);
+	return false;
+}
+
+static const void *memory_at(void *ctx, uint64_t gpa, uint64_t len)
+{
+	return guest_mem_at(ctx, gpa, len);
+}
+
+void rig_check(struct vm *vm)
+{
+	struct guest_check_memory mem = {.at = memory_at, .ctx = vm_mem(vm)};
+	struct guest_check_result result;
+	bool ran = vm_status(vm) == VM_RUNNING;
+	struct err e = ERR_INIT;
+	int ret;
+
+	if (ran && !rig_alive(vm, ALIVE_NS))
+		fail_msg("the guest is said to run, but its vCPU 0 does not");
+	if (vm_pause(vm, &e) < 0)
+		fail_msg("pausing: %s", e.msg);
+	ret = guest_check(&mem, vm_guest_report_gpa(vm), &result);
+	if (ret < 0 || result.nr_guest_errors)
+		fail_msg("guest memory is damaged (%d): %s; the guest itself found %llu errors",
+			 ret, result.message, (unsigned long long)result.nr_guest_errors);
+	if (ran && vm_resume(vm, &e) < 0)
+		fail_msg("resuming: %s", e.msg);
+}
+
+static uint32_t count_entries(const char *path)
+{
+	DIR *dir = opendir(path);
+	uint32_t nr = 0;
+
+	assert_non_null(dir);
+	while (readdir(dir))
+		nr++;
+	closedir(dir);
+	return nr;
+}
+
+struct rig_census rig_take_census(void)
+{
+	struct rig_census c = {.nr_fds = count_entries("/proc/self/fd"),
+			       .nr_threads = count_entries("/proc/self/task")};
+	FILE *f = fopen("/proc/self/statm", "re");
+	unsigned long pages[3] = {0};
+
+	assert_non_null(f);
+	/* resident minus shared: guest memory is shared, what leaks is not */
+	if (fscanf(f, "%lu %lu %lu", &pages[0], &pages[1], &pages[2]) == 3)
+		c.rss_kib = (pages[1] - pages[2]) * 4;
+	fclose(f);
+	return c;
+}

@@ -1,0 +1,163 @@
+/* The policy is a pure function, so its test is a table. */
+#include "migration/policy.h"
+#include "tests/unit/cmocka_all.h"
+
+#define MS 1000000ull
+
+struct row {
+	const char *name;
+	struct policy_params params;
+	struct policy_round rounds[8];
+	uint32_t nr_rounds;
+	uint64_t pending_pages;
+	enum policy_verdict want;
+};
+
+/* One page costs 1000 ns in all of these (the measured cost is rounded up by 1 ns). */
+#define FAST_ROUND(pages, dirty)                                       \
+	{                                                              \
+		.duration_ns = (pages)*1000ull, .sent_pages = (pages), \
+		.dirty_pages_per_s = (dirty)                           \
+	}
+
+static const struct row rows[] = {
+	{"nothing is dirty: switch over",
+	 {.downtime_limit_ns = 20 * MS},
+	 {FAST_ROUND(100000, 0)},
+	 1,
+	 0,
+	 POLICY_SWITCH_OVER},
+	{"the rest exceeds the limit: again",
+	 {.downtime_limit_ns = 20 * MS},
+	 {FAST_ROUND(100000, 200000)},
+	 1,
+	 40000,
+	 POLICY_AGAIN},
+	{"the rest fits and the guest dirties as fast as we send: no polish helps",
+	 {.downtime_limit_ns = 20 * MS},
+	 {FAST_ROUND(10000, 900000)},
+	 1,
+	 10000,
+	 POLICY_SWITCH_OVER},
+	{"the rest fits and another round would more than halve it: polish",
+	 {.downtime_limit_ns = 300 * MS},
+	 {FAST_ROUND(1000000, 50000)},
+	 1,
+	 100000,
+	 POLICY_AGAIN},
+	{"polish ends after six rounds that were within the limit",
+	 {.downtime_limit_ns = 300 * MS},
+	 {FAST_ROUND(5000, 10), FAST_ROUND(5000, 10), FAST_ROUND(5000, 10), FAST_ROUND(5000, 10),
+	  FAST_ROUND(5000, 10), FAST_ROUND(5000, 10)},
+	 6,
+	 5000,
+	 POLICY_SWITCH_OVER},
+	{"too little left to be worth a round",
+	 {.downtime_limit_ns = 300 * MS},
+	 {FAST_ROUND(1000000, 10)},
+	 1,
+	 250,
+	 POLICY_SWITCH_OVER},
+	{"switch-over cost counts against the limit",
+	 {.downtime_limit_ns = 20 * MS, .switchover_ns = 15 * MS},
+	 {FAST_ROUND(100000, 900000)},
+	 1,
+	 8000,
+	 POLICY_AGAIN},
+	{"a limit below the fixed cost is met as well as it can be",
+	 {.downtime_limit_ns = MS, .switchover_ns = 2 * MS},
+	 {FAST_ROUND(100000, 0)},
+	 1,
+	 100,
+	 POLICY_SWITCH_OVER},
+	{"... but not while there is something to send",
+	 {.downtime_limit_ns = MS, .switchover_ns = 2 * MS},
+	 {FAST_ROUND(100000, 900000)},
+	 1,
+	 5000,
+	 POLICY_AGAIN},
+	{"allowed rounds are over: give up",
+	 {.downtime_limit_ns = 20 * MS, .max_rounds = 2},
+	 {FAST_ROUND(100000, 900000), FAST_ROUND(90000, 900000)},
+	 2,
+	 81000,
+	 POLICY_GIVE_UP},
+	{"allowed rounds are over, but the rest fits: switch over",
+	 {.downtime_limit_ns = 100 * MS, .max_rounds = 2},
+	 {FAST_ROUND(100000, 900000), FAST_ROUND(90000, 900000)},
+	 2,
+	 81000,
+	 POLICY_SWITCH_OVER},
+	{"an idle round with nothing sent tells no speed, an older one does",
+	 {.downtime_limit_ns = 20 * MS},
+	 {FAST_ROUND(100000, 900000), {.duration_ns = 100}},
+	 2,
+	 50000,
+	 POLICY_AGAIN},
+	{"an empty guest: nothing was ever sent",
+	 {.downtime_limit_ns = 20 * MS},
+	 {{.duration_ns = 1000}},
+	 1,
+	 0,
+	 POLICY_SWITCH_OVER},
+};
+
+static void test_table(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		const struct row *r = &rows[i];
+		struct policy_decision d =
+			policy_decide(&r->params, r->rounds, r->nr_rounds, r->pending_pages);
+
+		if (d.verdict != r->want)
+			fail_msg("%s: verdict %d (%s)", r->name, d.verdict, d.why);
+		assert_non_null(d.why);
+	}
+}
+
+static void test_prediction(void **state)
+{
+	const struct policy_params params = {.downtime_limit_ns = 20 * MS, .switchover_ns = 3 * MS};
+	const struct policy_round round = FAST_ROUND(100000, 0);
+	struct policy_decision d = policy_decide(&params, &round, 1, 4000);
+
+	(void)state;
+	assert_int_equal(d.ns_per_page, 1001);
+	assert_int_equal(d.predicted_downtime_ns, 4000 * 1001 + 3 * MS);
+}
+
+/* It converges: simulate a guest that dirties half as fast as the link sends. */
+static void test_simulated_migration_ends(void **state)
+{
+	const struct policy_params params = {.downtime_limit_ns = 20 * MS};
+	struct policy_round rounds[64];
+	uint64_t pending = 1000000;
+	uint32_t nr = 0;
+
+	(void)state;
+	for (;;) {
+		struct policy_decision d;
+
+		assert_true(nr < 64);
+		rounds[nr++] = (struct policy_round)FAST_ROUND(pending, 500000);
+		pending /= 2;
+		d = policy_decide(&params, rounds, nr, pending);
+		if (d.verdict == POLICY_SWITCH_OVER) {
+			assert_true(d.predicted_downtime_ns <= params.downtime_limit_ns);
+			return;
+		}
+		assert_int_equal(d.verdict, POLICY_AGAIN);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_table),
+		cmocka_unit_test(test_prediction),
+		cmocka_unit_test(test_simulated_migration_ends),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
