@@ -1,0 +1,48 @@
+# shellcheck shell=bash
+# What demo, check, packages and the shell tests share. Sourced; sets `root`, the repository.
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+program=${0##*/}
+
+say() { printf '%s: %s\n' "$program" "$*" >&2; }
+
+# die STATUS MESSAGE...: one line on stderr, then exit.
+die() {
+	local status=$1
+	shift
+	say "$*"
+	exit "$status"
+}
+
+heading() { printf '\n== %s\n' "$*"; }
+
+# Can guests run here? The program itself knows best.
+kvm_usable() { "$root/build/release/godwit" doctor >/dev/null 2>&1; }
+
+# work_begin: a private folder `work`; everything in `children` is ended and the folder removed
+# when the script ends, however it ends.
+work_begin() {
+	work=$(mktemp -d "${TMPDIR:-/tmp}/godwit.XXXXXX")
+	children=()
+	trap work_end EXIT
+	trap 'exit 130' INT
+	trap 'exit 143' TERM HUP
+}
+
+work_end() {
+	local pid
+	for pid in "${children[@]}"; do
+		kill "$pid" 2>/dev/null && wait "$pid" 2>/dev/null
+	done
+	rm -rf "$work"
+}
+
+# wait_for SECONDS PID FILE PATTERN: until FILE has a line that matches; fails when the time is over
+# or PID has ended without it.
+wait_for() {
+	local end=$((SECONDS + $1)) pid=$2 file=$3 pattern=$4
+	while ! grep -q -- "$pattern" "$file" 2>/dev/null; do
+		((SECONDS < end)) && kill -0 "$pid" 2>/dev/null || return 1
+		sleep 0.1
+	done
+}
