@@ -28,6 +28,9 @@ static int check_run(const struct batch_run *run, uint32_t channel, uint32_t nr_
 {
 	if (run->kind != RUN_DATA && run->kind != RUN_ZERO)
 		return err_set(e, ERR_STREAM, EPROTO, "run kind %u is unknown", run->kind);
+	if (run->gfn >= BATCH_MAX_GFN)
+		return err_set(e, ERR_STREAM, EPROTO, "gfn 0x%llx is beyond any guest's memory",
+			       (unsigned long long)run->gfn);
 	if (!run->nr_pages || run->gfn % CHUNK_PAGES + run->nr_pages > CHUNK_PAGES)
 		return err_set(e, ERR_STREAM, EPROTO,
 			       "a run of %u pages at gfn 0x%llx leaves its chunk", run->nr_pages,

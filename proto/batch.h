@@ -13,7 +13,8 @@
 #define BATCH_MAX_RUNS   512u
 #define BATCH_MAX_PAGES  512u
 #define BATCH_PAGE_BYTES 4096u
-#define CHUNK_PAGES      512u /* 2 MiB: the unit of channel affinity */
+#define BATCH_MAX_GFN    (1ull << 40) /* x86 addresses have up to 52 bits: gfn * 4096 cannot wrap */
+#define CHUNK_PAGES      512u         /* 2 MiB: the unit of channel affinity */
 
 enum batch_kind {
 	BATCH_PAGES = 1,

@@ -101,6 +101,8 @@ static void test_runs(void **state)
 	expect_runs(&h, runs, 0, 0);
 	runs[0] = data_run(UINT64_MAX - 511, 513); /* would wrap */
 	expect_runs(&h, runs, 0, 0);
+	runs[0] = data_run((1ull << 52) + 512, 1); /* as an address it wraps to RAM */
+	expect_runs(&h, runs, 0, 0);
 	h.nr_runs = 2;
 	runs[0] = data_run(512, 1);
 	runs[1] = (struct batch_run){.gfn = 600, .nr_pages = 200, .kind = RUN_ZERO};
