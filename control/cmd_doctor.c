@@ -141,6 +141,7 @@ int cmd_doctor(int argc, char **argv)
 	host_open(&d.host);
 	examine(&d, doctor_kvm_checks);
 	examine(&d, doctor_host_checks);
+	examine(&d, doctor_net_checks);
 	host_close(&d.host);
 	if (d.checks)
 		print_json(&d);

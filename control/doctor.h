@@ -34,9 +34,10 @@ struct check {
 	bool needs_kvm; /* skipped, and not reported, without a VM */
 };
 
-/* doctor_kvm.c and doctor_host.c; ended by a NULL name. */
+/* doctor_kvm.c, doctor_host.c, doctor_net.c; ended by a NULL name. */
 extern const struct check doctor_kvm_checks[];
 extern const struct check doctor_host_checks[];
+extern const struct check doctor_net_checks[];
 
 void host_open(struct host *host);
 void host_close(struct host *host);
