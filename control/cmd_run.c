@@ -41,6 +41,10 @@ static const struct option_spec specs[] = {
 	 "let the guest end this program with its exit status\n"
 	 "(isa-debug-exit at port 0xf4)",
 	 OPTION_FLAG, MACHINE(debug_exit), 0, 0},
+	{"nested", "MODE",
+	 "may the guest be a hypervisor? off (default); on: if this\n"
+	 "host can; require: or fail",
+	 OPTION_STRING, MACHINE(nested), 0, 0},
 	{"paused", NULL, "do not start the guest; 'cont' does", OPTION_FLAG, AT(paused), 0, 0},
 };
 
@@ -75,6 +79,10 @@ static int check(const struct run_options *o, struct err *e)
 			e, ERR_USAGE, EINVAL,
 			"--kernel, --initrd and --append do not go with --incoming: what the "
 			"guest boots when it resets comes with it");
+	if (o->incoming && o->machine.nested)
+		return err_set(e, ERR_USAGE, EINVAL,
+			       "--nested does not go with --incoming: whether the guest may be a "
+			       "hypervisor comes with it");
 	if (o->paused && !o->machine.qmp)
 		return err_set(e, ERR_USAGE, EINVAL,
 			       "--paused needs --qmp: nobody could start the guest");

@@ -41,6 +41,7 @@ static int check_serial(const char *serial, struct err *e)
 int machine_options_apply(const struct machine_options *o, bool incoming,
 			  struct session_config *config, struct err *e)
 {
+	enum nested_mode nested = NESTED_OFF;
 	int ret = 0;
 
 	if (!incoming && !o->kernel)
@@ -54,12 +55,15 @@ int machine_options_apply(const struct machine_options *o, bool incoming,
 		ret = check_image("kernel", o->kernel, e);
 	if (!ret)
 		ret = check_image("initrd", o->initrd, e);
+	if (!ret && o->nested && nested_mode_parse(o->nested, &nested, e) < 0)
+		ret = err_prefix(e, "--nested");
 	if (ret < 0)
 		return ret;
 	config->vm = (struct vm_config){
 		.memory_bytes = o->memory_bytes,
 		.nr_cpus = (uint32_t)o->nr_cpus,
 		.debug_exit = o->debug_exit,
+		.nested = nested,
 		.serial = o->serial,
 		.kernel = o->kernel,
 		.initrd = o->initrd,

@@ -14,6 +14,7 @@ struct machine_options {
 	const char *qmp;
 	const char *tracker;
 	bool debug_exit;
+	const char *nested; /* NULL: off */
 };
 
 /* Rows for a table whose target struct has a `struct machine_options` member named @machine. */

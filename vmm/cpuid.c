@@ -176,12 +176,25 @@ void cpuid_set_apic_id(struct cpuid *c, uint32_t id)
 	}
 }
 
+/* Guests that were not asked to be hypervisors are none: their state is smaller. */
+static void mask_nesting(struct cpuid *c)
+{
+	struct cpuid_entry *en = find(c, LEAF_FEATURES, 0);
+
+	if (en)
+		en->ecx &= ~F1_ECX_VMX;
+	en = find(c, LEAF_EXT_FEATURES, 0);
+	if (en)
+		en->ecx &= ~FX1_ECX_SVM;
+	remove_leaf(c, LEAF_SVM);
+}
+
 static void mask(struct cpuid *c)
 {
 	struct cpuid_entry *en = find(c, LEAF_FEATURES, 0);
 
-	if (en) /* performance counters and debug store are of one host; nesting comes later */
-		en->ecx &= ~(F1_ECX_VMX | F1_ECX_PDCM | F1_ECX_DTES64);
+	if (en) /* performance counters and debug store are of one host */
+		en->ecx &= ~(F1_ECX_PDCM | F1_ECX_DTES64);
 	en = find(c, LEAF_EXTENDED, 0);
 	if (en) {
 		/* Some KVMs offer LA57 and then refuse it in CR4; guests gain nothing from it
@@ -191,12 +204,11 @@ static void mask(struct cpuid *c)
 	}
 	en = find(c, LEAF_EXT_FEATURES, 0);
 	if (en)
-		en->ecx &= ~(FX1_ECX_SVM | FX1_ECX_PERFCTR);
+		en->ecx &= ~FX1_ECX_PERFCTR;
 	/* What a performance counter counted on one host means nothing on the next. */
 	en = find(c, LEAF_PMU, 0);
 	if (en)
 		en->eax = en->ebx = en->ecx = en->edx = 0;
-	remove_leaf(c, LEAF_SVM);
 	remove_leaf(c, LEAF_AMD_MEMCRYPT);
 	remove_leaf(c, LEAF_AMD_PERFMON);
 }
@@ -228,7 +240,8 @@ static void set_hypervisor(struct cpuid *c, int kvm_fd, uint32_t tsc_khz)
 	}
 }
 
-int cpuid_build(int kvm_fd, uint32_t nr_cpus, uint32_t tsc_khz, struct cpuid *out, struct err *e)
+int cpuid_build(int kvm_fd, uint32_t nr_cpus, uint32_t tsc_khz, bool nested, struct cpuid *out,
+		struct err *e)
 {
 	struct kvm_cpuid2 *sup;
 	int ret = kvm_supported_cpuid(kvm_fd, &sup, e);
@@ -244,6 +257,8 @@ int cpuid_build(int kvm_fd, uint32_t nr_cpus, uint32_t tsc_khz, struct cpuid *ou
 	}
 	free(sup);
 	mask(out);
+	if (!nested)
+		mask_nesting(out);
 	set_hypervisor(out, kvm_fd, tsc_khz);
 	set_topology(out, nr_cpus);
 	return 0;

@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -36,8 +37,10 @@ enum cpuid_reg {
 	CPUID_EDX
 };
 
-/* What this host can give a guest of @nr_cpus, as vCPU 0 sees it. @tsc_khz is told the guest. */
-int cpuid_build(int kvm_fd, uint32_t nr_cpus, uint32_t tsc_khz, struct cpuid *out, struct err *e);
+/* What this host can give a guest of @nr_cpus, as vCPU 0 sees it. @tsc_khz is told the guest;
+ * @nested: VMX or SVM too, if the host has it. */
+int cpuid_build(int kvm_fd, uint32_t nr_cpus, uint32_t tsc_khz, bool nested, struct cpuid *out,
+		struct err *e);
 
 /* Turn vCPU 0's view @c into vCPU @id's: APIC ids only. */
 void cpuid_set_apic_id(struct cpuid *c, uint32_t id);

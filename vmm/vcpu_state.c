@@ -132,6 +132,7 @@ static int get_msrs(int fd, const struct vcpu_caps *caps, struct vcpu_state *s, 
  * Ordering rules:
  *  - MP state first: KVM_GET_MP_STATE makes KVM act on INIT and SIPI that arrived meanwhile
  *    (kvm_apic_accept_events), which changes nearly everything else.
+ *  - MP state before nested state too: an event that ends L2 may be taken by it.
  *  - Events last: other GETs may turn pending state into injected state.
  *  - The rest may come in any order while no vCPU runs.
  */
@@ -153,6 +154,8 @@ int vcpu_state_save(int fd, const struct vcpu_caps *caps, struct vcpu_state *s, 
 		ret = VCPU_IOCTL(fd, KVM_GET_LAPIC, &s->lapic, e);
 	if (ret == 0)
 		ret = get_msrs(fd, caps, s, e);
+	if (ret == 0 && caps->nested.vendor != NESTED_NONE)
+		ret = nested_state_save(fd, &s->nested, e);
 	if (ret == 0)
 		ret = VCPU_IOCTL(fd, KVM_GET_VCPU_EVENTS, &s->events, e);
 	return ret;
@@ -181,6 +184,8 @@ int vcpu_state_check(const struct vcpu_caps *caps, const struct cpuid *host,
 
 	if (ret == 0)
 		ret = check_tsc(caps, s, e);
+	if (ret == 0 && !nested_state_is_none(&s->nested))
+		ret = nested_state_check(&s->nested, &caps->nested, e);
 	if (ret < 0)
 		return ret;
 	if (s->xsave_bytes > caps->xsave_bytes)
@@ -233,13 +238,17 @@ static int load_tsc(int fd, const struct vcpu_caps *caps, const struct vcpu_stat
 /*
  * Ordering rules:
  *  - CPUID first: it decides which bits of CR4, EFER, XCR0 and which MSRs KVM takes.
+ *  - Out of L2 before anything but CPUID: what follows is meant for a CPU that is in no guest, and
+ *    the VMX capability MSRs cannot be written in VMX operation (vmx_set_vmx_msr).
  *  - MP state before LAPIC and events: pending INIT or SIPI is handled by it.
  *  - KVM_SET_SREGS carries the APIC base, that is the APIC's mode, and KVM_SET_LAPIC checks the
  *    register page against it (x2APIC keeps its id elsewhere): SREGS before LAPIC.
  *  - LAPIC before MSRs: IA32_TSC_DEADLINE is dropped unless the LAPIC timer is in deadline mode.
  *  - TSC before IA32_TSC_DEADLINE (the last of the MSRs): the deadline is compared with it.
  *  - REGS before events: KVM_SET_REGS discards a pending exception.
- *  - Events last: SREGS and LAPIC change what is pending.
+ *  - Nested state after REGS, SREGS and MSRs: it takes what they loaded for L2's and puts L1's own
+ *    beside it (nested/state.h).
+ *  - Events last: SREGS, LAPIC and nested state change what is pending.
  */
 int vcpu_state_load(int fd, const struct vcpu_caps *caps, const struct vcpu_state *s,
 		    bool set_cpuid, struct err *e)
@@ -247,6 +256,8 @@ int vcpu_state_load(int fd, const struct vcpu_caps *caps, const struct vcpu_stat
 	struct vcpu_state *w = (struct vcpu_state *)(uintptr_t)s; /* ioctl() knows no const */
 	int ret = set_cpuid ? cpuid_apply(fd, &s->cpuid, e) : 0;
 
+	if (ret == 0 && caps->nested.vendor != NESTED_NONE)
+		ret = nested_state_leave(fd, caps->nested.vendor, e);
 	if (ret == 0)
 		ret = VCPU_IOCTL(fd, KVM_SET_MP_STATE, &w->mp_state, e);
 	if (ret == 0)
@@ -265,6 +276,8 @@ int vcpu_state_load(int fd, const struct vcpu_caps *caps, const struct vcpu_stat
 		ret = load_tsc(fd, caps, s, e);
 	if (ret == 0)
 		ret = msrs_load(fd, &s->msrs, e);
+	if (ret == 0 && !nested_state_is_none(&s->nested))
+		ret = nested_state_load(fd, &s->nested, e);
 	if (ret == 0)
 		ret = VCPU_IOCTL(fd, KVM_SET_VCPU_EVENTS, &w->events, e);
 	return ret;

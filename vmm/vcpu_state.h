@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "nested/state.h"
 #include "vmm/base/err.h"
 #include "vmm/cpuid.h"
 #include "vmm/vcpu_msrs.h"
@@ -24,6 +25,7 @@ struct vcpu_caps {
 	bool tsc_fixed;       /* writes to IA32_TSC are ignored */
 	uint32_t tsc_khz;
 	struct msr_list msrs;
+	struct nested_caps nested; /* vendor NESTED_NONE: the guest is no hypervisor */
 };
 
 struct vcpu_state {
@@ -42,6 +44,7 @@ struct vcpu_state {
 	struct msr_values msrs;
 	uint64_t tsc;
 	uint64_t tsc_realtime_ns;
+	struct nested_state nested;
 };
 
 /* Half a lifetime away from any guest's TSC: see load_tsc() in vcpu_state.c. */

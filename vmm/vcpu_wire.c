@@ -121,6 +121,10 @@ void vcpu_wire_fill(struct vcpu_wire *w, struct vcpu_state *s)
 	m->msr_value = s->msrs.value;
 	PUT(m, tsc, s->tsc);
 	PUT(m, tsc_realtime_ns, s->tsc_realtime_ns);
+	if (!nested_state_is_none(&s->nested)) {
+		nested_state_wire_fill(&w->nested, &s->nested);
+		m->nested = &w->nested;
+	}
 }
 
 static int missing(const char *what, struct err *e)
@@ -315,5 +319,7 @@ int vcpu_wire_parse(const Godwit__VcpuState *m, struct vcpu_state *s, struct err
 				  sizeof(s->events), e);
 	if (ret == 0)
 		ret = parse_msrs(m, &s->msrs, e);
+	if (ret == 0)
+		ret = nested_state_wire_parse(m->nested, &s->nested, e);
 	return ret;
 }

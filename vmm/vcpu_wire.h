@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include "nested/wire.h"
 #include "proto/state.pb-c.h"
 #include "vmm/vcpu_state.h"
 
@@ -14,6 +15,7 @@ struct vcpu_wire {
 	Godwit__Sregs sregs;
 	Godwit__Segment segments[8];
 	Godwit__DebugRegs debugregs;
+	Godwit__NestedState nested;
 	uint64_t pdptrs[4];
 	uint64_t db[4];
 	uint64_t xcrs[2 * KVM_MAX_XCRS];

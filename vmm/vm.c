@@ -29,7 +29,8 @@ static int copy_config(const struct vm_config *from, struct vm_config *to, struc
 {
 	*to = (struct vm_config){.memory_bytes = from->memory_bytes,
 				 .nr_cpus = from->nr_cpus,
-				 .debug_exit = from->debug_exit};
+				 .debug_exit = from->debug_exit,
+				 .nested = from->nested};
 	return copy_string(from->serial, &to->serial, e);
 }
 
@@ -82,11 +83,15 @@ static void set_irq(void *ctx, uint32_t gsi, bool level)
 
 static void note_host(struct vm *vm)
 {
+	size_t used = strlen(vm->host_notes);
+
 	if (vm->caps.tsc_fixed)
-		snprintf(vm->host_notes, sizeof(vm->host_notes),
-			 "this host's KVM ignores writes to IA32_TSC: a guest sees the TSC of the "
-			 "host it is on, and sees it jump when it migrates between hosts that "
-			 "booted at different times");
+		snprintf(
+			vm->host_notes + used, sizeof(vm->host_notes) - used,
+			"%sthis host's KVM ignores writes to IA32_TSC: a guest sees the TSC of the "
+			"host it is on, and sees it jump when it migrates between hosts that "
+			"booted at different times",
+			used ? "; " : "");
 }
 
 static int build(struct vm *vm, struct err *e)

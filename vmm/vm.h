@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "nested/caps.h"
 #include "vmm/base/buf.h"
 #include "vmm/base/err.h"
 #include "vmm/mem.h"
@@ -25,8 +26,9 @@ struct vcpu;
 struct vm_config {
 	uint64_t memory_bytes;
 	uint32_t nr_cpus;
-	bool debug_exit;    /* isa-debug-exit at port 0xf4 */
-	const char *serial; /* stdio, null, pty, file:PATH, unix:PATH; NULL is null */
+	bool debug_exit;         /* isa-debug-exit at port 0xf4 */
+	enum nested_mode nested; /* may the guest be a hypervisor? */
+	const char *serial;      /* stdio, null, pty, file:PATH, unix:PATH; NULL is null */
 	const char
 		*kernel; /* image, for boot and for resets; NULL on a destination: vm_set_image */
 	const char *initrd;

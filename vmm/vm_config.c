@@ -27,6 +27,7 @@ int vm_describe(const struct vm *vm, struct buf *out, struct err *e)
 	Godwit__MachineConfig m = GODWIT__MACHINE_CONFIG__INIT;
 	Godwit__DeviceConfig configs[VM_MAX_DEVICES];
 	Godwit__DeviceConfig *list[VM_MAX_DEVICES];
+	struct nested_caps_wire nested;
 	uint32_t words[CPUID_MAX_ENTRIES * CPUID_ENTRY_WORDS];
 	const struct cpuid *cpuid = &vm->cpus[0].state.cpuid;
 	int ret;
@@ -41,6 +42,10 @@ int vm_describe(const struct vm *vm, struct buf *out, struct err *e)
 	m.cpuid = words;
 	m.n_devices = fill_devices(vm, configs, list);
 	m.devices = list;
+	if (vm->caps.nested.vendor != NESTED_NONE) {
+		nested_caps_wire_fill(&nested, &vm->caps.nested);
+		m.nested = &nested.msg;
+	}
 	if (vm->host_notes[0])
 		m.host_notes = (char *)(uintptr_t)vm->host_notes;
 	ret = buf_reserve(out, godwit__machine_config__get_packed_size(&m), e);
@@ -84,7 +89,8 @@ int vm_config_unpack(const uint8_t *data, size_t len, struct vm_config *config, 
 	if (ret == 0)
 		*config = (struct vm_config){.memory_bytes = m->memory_bytes,
 					     .nr_cpus = m->nr_cpus,
-					     .debug_exit = m->debug_exit};
+					     .debug_exit = m->debug_exit,
+					     .nested = m->nested ? NESTED_REQUIRE : NESTED_OFF};
 	godwit__machine_config__free_unpacked(m, NULL);
 	return ret;
 }
@@ -111,6 +117,8 @@ static int check_host(const struct vm *vm, const Godwit__MachineConfig *m, struc
 	struct vcpu_state like = {.tsc_khz = m->tsc_khz};
 	int ret = cpuid_from_words(m->cpuid, m->n_cpuid, &like.cpuid, e);
 
+	if (ret == 0)
+		ret = vm_check_nested(vm, m->nested, e);
 	if (ret == 0)
 		ret = vcpu_state_check(&vm->caps, &vm->host_cpuid, &like, e);
 	for (size_t i = 0; i < m->n_devices && ret == 0; i++)

@@ -56,7 +56,8 @@ static int learn_host(int fd, struct vm *vm, struct vm_cpu *cpu, struct err *e)
 	(void)cpu;
 	if (ret < 0)
 		return ret;
-	return cpuid_build(vm->kvm_fd, vm->config.nr_cpus, vm->caps.tsc_khz, &vm->host_cpuid, e);
+	return cpuid_build(vm->kvm_fd, vm->config.nr_cpus, vm->caps.tsc_khz,
+			   vm->caps.nested.vendor != NESTED_NONE, &vm->host_cpuid, e);
 }
 
 static int set_up(int fd, struct vm *vm, struct vm_cpu *cpu, struct err *e)
@@ -101,13 +102,14 @@ static int make_cpu(struct vm *vm, const struct vcpu_config *config, uint32_t id
 
 int vm_make_cpus(struct vm *vm, const struct vcpu_config *config, struct err *e)
 {
-	int ret = 0;
+	int ret;
 
 	vcpu_caps_init(vm->fd, &vm->caps);
 	vm->cpus = calloc(vm->config.nr_cpus, sizeof(*vm->cpus));
 	if (!vm->cpus)
 		return err_set(e, ERR_SYS, ENOMEM, "out of memory for %u vCPUs",
 			       vm->config.nr_cpus);
+	ret = vm_probe_nested(vm, e);
 	for (uint32_t i = 0; i < vm->config.nr_cpus && ret == 0; i++)
 		ret = make_cpu(vm, config, i, e);
 	if (ret == 0)

@@ -53,7 +53,7 @@ struct vm {
 	struct device *acpi_pm;
 	struct device *guest_report;
 	struct cpuid host_cpuid; /* what this host offers, as vCPU 0 sees it */
-	char host_notes[256];
+	char host_notes[512];
 
 	/* any thread */
 	_Atomic int status; /* enum vm_status */
@@ -85,6 +85,12 @@ int vm_on_all_cpus(struct vm *vm, vm_cpu_fn fn, struct err *e);
 /* Make KVM take the next TSC writes for what they say: see load_tsc() in vcpu_state.c. */
 int vm_forget_tsc(struct vm *vm, struct err *e);
 int vm_reset_cpus(struct vm *vm, struct err *e);
+
+/* vm_nested.c */
+int vm_probe_nested(struct vm *vm, struct err *e); /* before the first vCPU */
+/* What its hypervisor was promised came with the guest, as the CPUID did. */
+void vm_adopt_nested(struct vm *vm, const struct vcpu_state *first);
+int vm_check_nested(const struct vm *vm, const Godwit__NestedCaps *msg, struct err *e);
 
 /* vm_run.c: with verbs held. */
 int vm_stop_locked(struct vm *vm, struct err *e);

@@ -247,6 +247,7 @@ static void adopt(struct vm *vm, const Godwit__MachineState *m, const struct vcp
 	vm->caps.tsc_khz = first->tsc_khz;
 	for (uint32_t i = 0; i < vm->nr_cpus; i++)
 		vm->cpus[i].power_on.tsc_khz = first->tsc_khz; /* also after a reset */
+	vm_adopt_nested(vm, first);
 	pthread_mutex_lock(&vm->requests);
 	vm->request = (struct vm_request){
 		.pending = m->pending_request != 0,

@@ -131,7 +131,7 @@ static void a_guest_sees_its_topology_and_nothing_that_cannot_move(void **state)
 	(void)state;
 	need_kvm();
 	assert_int_equal(kvm_open(&fd, &e), 0);
-	assert_int_equal(cpuid_build(fd, 6, 2000000, &c, &e), 0);
+	assert_int_equal(cpuid_build(fd, 6, 2000000, false, &c, &e), 0);
 	cpuid_set_apic_id(&c, 5);
 	assert_int_equal(entry(&c, 1, 0)->ebx >> 24, 5);
 	assert_int_equal(entry(&c, 1, 0)->ebx >> 16 & 0xff, 8);       /* ids, a power of two */

@@ -1,0 +1,144 @@
+#include "nested/state.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#include "nested/vmcb.h"
+
+#define PAGE_MASK 0xfffull
+#define NO_PA     UINT64_MAX
+
+#define SVM_FLAGS \
+	(KVM_STATE_NESTED_GUEST_MODE | KVM_STATE_NESTED_RUN_PENDING | KVM_STATE_NESTED_GIF_SET)
+#define VMX_FLAGS \
+	(KVM_STATE_NESTED_GUEST_MODE | KVM_STATE_NESTED_RUN_PENDING | KVM_STATE_NESTED_EVMCS)
+
+static const size_t header_bytes = sizeof(struct kvm_nested_state);
+
+/*
+ * The save area that KVM hands out is all of its VMCB for L1, of which it takes back what a #VMEXIT
+ * loads (svm_copy_vmrun_state). The rest is whatever lay there. Cleared, equal states have equal
+ * bytes.
+ */
+static void keep_l1_registers(uint8_t *page)
+{
+	static const struct {
+		uint16_t offset, bytes;
+	} kept[] = {
+		{VMCB_SAVE_ES, 4 * VMCB_SEGMENT_BYTES},
+		{VMCB_SAVE_GDTR, VMCB_SEGMENT_BYTES},
+		{VMCB_SAVE_IDTR, VMCB_SEGMENT_BYTES},
+		{VMCB_SAVE_EFER, 8},
+		{VMCB_SAVE_CR4, 24 /* CR3, CR0 */},
+		{VMCB_SAVE_RFLAGS, 16 /* RIP */},
+		{VMCB_SAVE_RSP, 8},
+		{VMCB_SAVE_RAX, 8},
+	};
+	uint8_t clean[VMCB_BYTES] = {0};
+
+	memcpy(clean, page, VMCB_CONTROL_BYTES);
+	for (size_t i = 0; i < sizeof(kept) / sizeof(kept[0]); i++)
+		memcpy(clean + kept[i].offset, page + kept[i].offset, kept[i].bytes);
+	memcpy(page, clean, sizeof(clean));
+}
+
+int nested_state_save(int fd, struct nested_state *s, struct err *e)
+{
+	memset(s, 0, sizeof(*s));
+	s->kvm.size = sizeof(*s);
+	if (ioctl(fd, KVM_GET_NESTED_STATE, s) < 0)
+		return err_sys(e, "KVM_GET_NESTED_STATE");
+	if (s->kvm.format == KVM_STATE_NESTED_FORMAT_SVM &&
+	    s->kvm.size >= header_bytes + VMCB_BYTES)
+		keep_l1_registers(s->bytes + header_bytes);
+	return 0;
+}
+
+int nested_state_load(int fd, const struct nested_state *s, struct err *e)
+{
+	if (ioctl(fd, KVM_SET_NESTED_STATE, s) == 0)
+		return 0;
+	return err_sys(e,
+		       "KVM does not take the state of the guest's hypervisor "
+		       "(KVM_SET_NESTED_STATE, format %u, flags 0x%x, %u bytes)",
+		       s->kvm.format, s->kvm.flags, s->kvm.size);
+}
+
+int nested_state_leave(int fd, enum nested_vendor vendor, struct err *e)
+{
+	struct kvm_nested_state s = {.size = sizeof(s)};
+
+	if (vendor == NESTED_SVM) {
+		s.format = KVM_STATE_NESTED_FORMAT_SVM;
+		s.flags = KVM_STATE_NESTED_GIF_SET;
+	} else {
+		s.format = KVM_STATE_NESTED_FORMAT_VMX;
+		s.hdr.vmx.vmxon_pa = s.hdr.vmx.vmcs12_pa = NO_PA;
+	}
+	return ioctl(fd, KVM_SET_NESTED_STATE, &s) < 0 ? err_sys(e, "KVM_SET_NESTED_STATE of none")
+						       : 0;
+}
+
+static int malformed(const char *what, uint64_t value, struct err *e)
+{
+	return err_set(e, ERR_STREAM, EBADMSG, "nested state: %s 0x%" PRIx64, what, value);
+}
+
+static int check_svm(const struct kvm_nested_state *s, struct err *e)
+{
+	bool in_l2 = s->flags & KVM_STATE_NESTED_GUEST_MODE;
+
+	if (s->flags & ~SVM_FLAGS)
+		return malformed("unknown SVM flags", s->flags, e);
+	if (!in_l2 && s->flags & KVM_STATE_NESTED_RUN_PENDING)
+		return malformed("a pending entry outside L2, flags", s->flags, e);
+	if (s->size != header_bytes + (in_l2 ? VMCB_BYTES : 0))
+		return malformed("SVM size", s->size, e);
+	if (in_l2 && s->hdr.svm.vmcb_pa & PAGE_MASK)
+		return malformed("VMCB address", s->hdr.svm.vmcb_pa, e);
+	return 0;
+}
+
+static int check_vmx(const struct kvm_nested_state *s, struct err *e)
+{
+	const struct kvm_vmx_nested_state_hdr *h = &s->hdr.vmx;
+	size_t data = s->size - header_bytes;
+	bool in_l2 = s->flags & KVM_STATE_NESTED_GUEST_MODE;
+
+	if (s->flags & ~VMX_FLAGS)
+		return malformed("unknown VMX flags", s->flags, e);
+	if (s->flags & KVM_STATE_NESTED_EVMCS)
+		return err_set(
+			e, ERR_UNSUPPORTED, ENOTSUP,
+			"nested state: the enlightened VMCS of Hyper-V guests is not offered");
+	if (data % 4096 || data > 2 * 4096)
+		return malformed("VMX size", s->size, e);
+	if (h->vmxon_pa != NO_PA && h->vmxon_pa & PAGE_MASK)
+		return malformed("VMXON address", h->vmxon_pa, e);
+	if (h->vmcs12_pa != NO_PA && h->vmcs12_pa & PAGE_MASK)
+		return malformed("VMCS12 address", h->vmcs12_pa, e);
+	if (in_l2 && (h->vmxon_pa == NO_PA || h->vmcs12_pa == NO_PA || data == 0))
+		return malformed("L2 without VMCS12, flags", s->flags, e);
+	return 0;
+}
+
+int nested_state_check(const struct nested_state *s, const struct nested_caps *host, struct err *e)
+{
+	uint16_t format = host->vendor == NESTED_VMX ? KVM_STATE_NESTED_FORMAT_VMX
+						     : KVM_STATE_NESTED_FORMAT_SVM;
+
+	if (s->kvm.format != format)
+		return err_set(e, ERR_UNSUPPORTED, ENOTSUP,
+			       "nested state of format %u, and this host's KVM has %u (%s)",
+			       s->kvm.format, format, nested_vendor_name(host->vendor));
+	if (s->kvm.size < header_bytes || s->kvm.size > sizeof(*s))
+		return malformed("size", s->kvm.size, e);
+	if (s->kvm.size > host->state_bytes)
+		return err_set(e, ERR_UNSUPPORTED, ENOTSUP,
+			       "nested state of %u bytes, and this host's KVM takes %u",
+			       s->kvm.size, host->state_bytes);
+	return format == KVM_STATE_NESTED_FORMAT_SVM ? check_svm(&s->kvm, e)
+						     : check_vmx(&s->kvm, e);
+}

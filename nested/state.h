@@ -1,0 +1,42 @@
+/*
+ * One vCPU's nested state: which guest hypervisor structure is current, whether L2 runs, and what
+ * KVM keeps of L1 meanwhile. Saved and loaded on the vCPU's thread; else plain data.
+ *
+ * Place in the order of a load (see vmm/vcpu_state.c): nested_state_leave() before everything, so
+ * that the rest lands in L1's registers; nested_state_load() after special registers and MSRs (KVM
+ * checks EFER.SVME or CR4.VMXE, IA32_FEATURE_CONTROL and the VMX capability MSRs, and takes what is
+ * loaded by then as L2's registers); events after it. (KVM API document 4.115;
+ * svm_set_nested_state(), vmx_set_nested_state().)
+ */
+#pragma once
+
+#include <linux/kvm.h>
+
+#include "nested/caps.h"
+#include "vmm/base/err.h"
+
+/* Header and two pages: VMCS12 and shadow VMCS12, the largest there is. */
+#define NESTED_STATE_MAX_BYTES (sizeof(struct kvm_nested_state) + 2 * 4096)
+
+/* kvm.size is the bytes in use; 0: the vCPU has no nesting. */
+struct nested_state {
+	union {
+		struct kvm_nested_state kvm;
+		uint8_t bytes[NESTED_STATE_MAX_BYTES];
+	};
+};
+
+static inline bool nested_state_is_none(const struct nested_state *s)
+{
+	return s->kvm.size == 0;
+}
+
+int nested_state_save(int vcpu_fd, struct nested_state *s, struct err *e);
+int nested_state_load(int vcpu_fd, const struct nested_state *s, struct err *e);
+
+/* Out of L2 and, with VMX, out of VMX operation: the state of a CPU that was just switched on. */
+int nested_state_leave(int vcpu_fd, enum nested_vendor vendor, struct err *e);
+
+/* A state from outside: is it of this vendor, does it fit this KVM, is it well formed? ERR_STREAM
+ * or ERR_UNSUPPORTED names what is wrong. */
+int nested_state_check(const struct nested_state *s, const struct nested_caps *host, struct err *e);

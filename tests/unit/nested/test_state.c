@@ -1,0 +1,242 @@
+/* nested/state.c, wire.c, view.c: states that came from outside, there and back, and in words. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "nested/view.h"
+#include "nested/vmcb.h"
+#include "nested/wire.h"
+
+#define HEADER sizeof(struct kvm_nested_state)
+
+static const struct nested_caps svm_host = {.vendor = NESTED_SVM, .state_bytes = 4224};
+static const struct nested_caps vmx_host = {.vendor = NESTED_VMX, .state_bytes = 8320};
+
+static struct nested_state svm_in_l2(void)
+{
+	struct nested_state s = {.kvm = {.format = KVM_STATE_NESTED_FORMAT_SVM,
+					 .flags = KVM_STATE_NESTED_GUEST_MODE |
+						  KVM_STATE_NESTED_RUN_PENDING |
+						  KVM_STATE_NESTED_GIF_SET,
+					 .size = HEADER + VMCB_BYTES,
+					 .hdr.svm.vmcb_pa = 0x203000}};
+
+	s.bytes[HEADER + VMCB_NESTED_CTL] = 1;
+	s.bytes[HEADER + VMCB_NESTED_CR3 + 1] = 0x50;
+	s.bytes[HEADER + VMCB_ASID] = 7;
+	s.bytes[HEADER + VMCB_EVENT_INJ] = 0x21;
+	s.bytes[HEADER + VMCB_EVENT_INJ + 3] = 0x80;
+	s.bytes[HEADER + VMCB_SAVE_RIP + 2] = 0x10;
+	return s;
+}
+
+static struct nested_state vmx_in_l2(void)
+{
+	struct nested_state s = {.kvm = {.format = KVM_STATE_NESTED_FORMAT_VMX,
+					 .flags = KVM_STATE_NESTED_GUEST_MODE,
+					 .size = HEADER + 4096,
+					 .hdr.vmx = {.vmxon_pa = 0x1000,
+						     .vmcs12_pa = 0x2000,
+						     .flags = 1,
+						     .preemption_timer_deadline = 99}}};
+
+	s.bytes[HEADER + 804] = 2; /* EPT */
+	s.bytes[HEADER + 121] = 0x60;
+	s.bytes[HEADER + 674] = 0x11;
+	return s;
+}
+
+static void there_and_back(struct nested_state *s)
+{
+	Godwit__NestedState m;
+	struct nested_state back;
+	struct err e = ERR_INIT;
+
+	nested_state_wire_fill(&m, s);
+	assert_int_equal(nested_state_wire_parse(&m, &back, &e), 0);
+	assert_memory_equal(s, &back, sizeof(back));
+}
+
+static void a_state_survives_the_wire(void **state)
+{
+	struct nested_state svm = svm_in_l2();
+	struct nested_state vmx = vmx_in_l2();
+
+	(void)state;
+	there_and_back(&svm);
+	there_and_back(&vmx);
+}
+
+static void no_message_is_no_nesting(void **state)
+{
+	struct nested_state s;
+	struct err e = ERR_INIT;
+
+	(void)state;
+	assert_int_equal(nested_state_wire_parse(NULL, &s, &e), 0);
+	assert_true(nested_state_is_none(&s));
+}
+
+static void a_newer_version_is_refused(void **state)
+{
+	struct nested_state s = svm_in_l2();
+	Godwit__NestedState m;
+	struct err e = ERR_INIT;
+
+	(void)state;
+	nested_state_wire_fill(&m, &s);
+	m.version = NESTED_STATE_VERSION + 1;
+	assert_true(nested_state_wire_parse(&m, &s, &e) < 0);
+	assert_int_equal(e.kind, ERR_UNSUPPORTED);
+	assert_non_null(strstr(e.msg, "version 2"));
+}
+
+static void too_much_data_is_refused(void **state)
+{
+	static uint8_t data[NESTED_STATE_MAX_BYTES];
+	struct nested_state s = svm_in_l2();
+	Godwit__NestedState m;
+	struct err e = ERR_INIT;
+
+	(void)state;
+	nested_state_wire_fill(&m, &s);
+	m.data = (ProtobufCBinaryData){.len = sizeof(data), .data = data};
+	assert_true(nested_state_wire_parse(&m, &s, &e) < 0);
+	assert_int_equal(e.kind, ERR_STREAM);
+}
+
+static void bad(const struct nested_state *s, const struct nested_caps *host, const char *names)
+{
+	struct err e = ERR_INIT;
+
+	assert_true(nested_state_check(s, host, &e) < 0);
+	if (!strstr(e.msg, names))
+		fail_msg("'%s' does not say '%s'", e.msg, names);
+}
+
+static void what_is_malformed_is_named(void **state)
+{
+	struct nested_state s = svm_in_l2();
+	struct err e = ERR_INIT;
+
+	(void)state;
+	assert_int_equal(nested_state_check(&s, &svm_host, &e), 0);
+	bad(&s, &vmx_host, "format 1");
+	s.kvm.hdr.svm.vmcb_pa |= 8;
+	bad(&s, &svm_host, "VMCB address");
+	s = svm_in_l2();
+	s.kvm.flags = KVM_STATE_NESTED_RUN_PENDING;
+	bad(&s, &svm_host, "pending entry outside L2");
+	s = svm_in_l2();
+	s.kvm.flags |= 0x8;
+	bad(&s, &svm_host, "unknown SVM flags");
+	s = svm_in_l2();
+	s.kvm.size = HEADER;
+	bad(&s, &svm_host, "SVM size");
+	s = vmx_in_l2();
+	assert_int_equal(nested_state_check(&s, &vmx_host, &e), 0);
+	s.kvm.hdr.vmx.vmcs12_pa = UINT64_MAX;
+	bad(&s, &vmx_host, "L2 without VMCS12");
+	s = vmx_in_l2();
+	s.kvm.flags |= KVM_STATE_NESTED_EVMCS;
+	bad(&s, &vmx_host, "Hyper-V");
+	s = vmx_in_l2();
+	s.kvm.size = HEADER + 100;
+	bad(&s, &vmx_host, "VMX size");
+}
+
+static void a_kvm_with_less_room_refuses(void **state)
+{
+	struct nested_caps host = svm_host;
+	struct nested_state s = svm_in_l2();
+
+	(void)state;
+	host.state_bytes = 128;
+	bad(&s, &host, "takes 128");
+}
+
+static void the_view_tells_svm(void **state)
+{
+	struct nested_state s = svm_in_l2();
+	struct nested_view v;
+	char text[256];
+
+	(void)state;
+	nested_view_decode(&s, &v);
+	nested_view_text(&v, text, sizeof(text));
+	assert_string_equal(text, "SVM: in L2, entry pending, VMCB at 0x203000, nested paging by "
+				  "0x5000, ASID 7, injecting 0x80000021, L1 goes on at 0x100000");
+	s = (struct nested_state){.kvm = {.format = KVM_STATE_NESTED_FORMAT_SVM, .size = HEADER}};
+	nested_view_decode(&s, &v);
+	nested_view_text(&v, text, sizeof(text));
+	assert_string_equal(text, "SVM: in L1, GIF clear");
+}
+
+static void the_view_tells_vmx(void **state)
+{
+	struct nested_state s = vmx_in_l2();
+	struct nested_view v;
+	char text[256];
+
+	(void)state;
+	nested_view_decode(&s, &v);
+	nested_view_text(&v, text, sizeof(text));
+	assert_string_equal(text, "VMX: in L2, VMCS at 0x2000, VMXON at 0x1000, nested paging by "
+				  "0x6000, L1 goes on at 0x110000");
+}
+
+static void a_view_is_cut_off(void **state)
+{
+	struct nested_state s = svm_in_l2();
+	struct nested_view v;
+	char text[12];
+
+	(void)state;
+	nested_view_decode(&s, &v);
+	nested_view_text(&v, text, sizeof(text));
+	assert_string_equal(text, "SVM: in L2,");
+}
+
+static void capabilities_survive_the_wire(void **state)
+{
+	struct nested_caps caps = {.vendor = NESTED_VMX,
+				   .state_bytes = 8320,
+				   .exception_payload = true,
+				   .nr_vmx = 2,
+				   .vmx = {{0x480, 1}, {0x48b, 2}}};
+	struct nested_caps_wire w;
+	struct nested_caps back;
+	struct err e = ERR_INIT;
+
+	(void)state;
+	nested_caps_wire_fill(&w, &caps);
+	assert_int_equal(nested_caps_wire_parse(&w.msg, &back, &e), 0);
+	assert_memory_equal(&caps, &back, sizeof(caps));
+	w.msg.vendor = 3;
+	assert_true(nested_caps_wire_parse(&w.msg, &back, &e) < 0);
+	w.msg.vendor = NESTED_VMX;
+	w.msg.n_vmx_value = 1;
+	assert_true(nested_caps_wire_parse(&w.msg, &back, &e) < 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_state_survives_the_wire),
+		cmocka_unit_test(no_message_is_no_nesting),
+		cmocka_unit_test(a_newer_version_is_refused),
+		cmocka_unit_test(too_much_data_is_refused),
+		cmocka_unit_test(what_is_malformed_is_named),
+		cmocka_unit_test(a_kvm_with_less_room_refuses),
+		cmocka_unit_test(the_view_tells_svm),
+		cmocka_unit_test(the_view_tells_vmx),
+		cmocka_unit_test(a_view_is_cut_off),
+		cmocka_unit_test(capabilities_survive_the_wire),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
