@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -105,10 +106,13 @@ static int send_all(struct qmp_client *c, const char *text, size_t len, struct e
 	return 0;
 }
 
+/* A VMM acts on a request when its last brace has come: one told to quit may be gone before a line
+ * end that follows on its own. So the line end goes with it. */
 static int send_request(struct qmp_client *c, const char *command, json_t *args, struct err *e)
 {
 	json_t *request = json_pack("{s:s}", "execute", command);
 	char *text;
+	char *line = NULL;
 	int ret;
 
 	if (request && args)
@@ -118,9 +122,11 @@ static int send_request(struct qmp_client *c, const char *command, json_t *args,
 	json_decref(request);
 	if (!text)
 		return err_set(e, ERR_USAGE, EINVAL, "the command is not valid UTF-8");
-	ret = send_all(c, text, strlen(text), e);
-	if (!ret)
-		ret = send_all(c, "\n", 1, e);
+	if (asprintf(&line, "%s\n", text) < 0)
+		ret = err_set(e, ERR_SYS, ENOMEM, "no memory for a QMP request");
+	else
+		ret = send_all(c, line, strlen(line), e);
+	free(line);
 	free(text);
 	return ret;
 }
