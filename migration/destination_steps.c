@@ -14,7 +14,8 @@
 
 int destination_accept(struct migration_destination *d, struct err *e)
 {
-	if (link_accept(d->listener, d->config.accept_timeout_ns, d->cancel, &d->control, e) < 0)
+	if (link_accept(d->listener, NULL, d->config.accept_timeout_ns, d->cancel, &d->control, e) <
+	    0)
 		return -e->code;
 	pthread_mutex_lock(&d->lock);
 	d->report.started_ns = clock_now_ns();
@@ -207,7 +208,7 @@ int destination_channels(struct migration_destination *d, struct err *e)
 		struct link *link;
 
 		if (fault_point(d->config.fault, "dst.channel", e) < 0 ||
-		    link_accept(d->listener, HANDSHAKE_NS, d->cancel, &link, e) < 0 ||
+		    link_accept(d->listener, d->control, HANDSHAKE_NS, d->cancel, &link, e) < 0 ||
 		    admit(d, link, e) < 0)
 			return -e->code;
 	}

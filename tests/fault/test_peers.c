@@ -166,7 +166,7 @@ static void *fake_main(void *arg)
 	struct err e = ERR_INIT;
 	struct link *link;
 
-	if (link_accept(f->listener, 10 * NS_PER_S, NULL, &link, &e) < 0)
+	if (link_accept(f->listener, NULL, 10 * NS_PER_S, NULL, &link, &e) < 0)
 		return NULL;
 	link_set_stall_timeout(link, 10 * NS_PER_S);
 	record_stream_init(&records, link, "source");

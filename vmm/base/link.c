@@ -106,13 +106,22 @@ static int peer_gone(int code, struct err *e)
 	if (code == ETIMEDOUT)
 		return err_set(e, ERR_PEER, code,
 			       "the peer's host stopped answering (link cut or host down)");
-	return err_set(e, ERR_PEER, code, "the connection broke: %s", strerrordesc_np(code));
+	return err_set(e, ERR_PEER, code, "the connection broke (%s); see what the other side said",
+		       strerrordesc_np(code));
 }
 
-int link_poll(int fd, short events, const struct cancel *cancel, uint64_t timeout_ns, struct err *e)
+static int hung_up(struct err *e)
 {
-	struct pollfd pfds[2] = {{.fd = fd, .events = events},
-				 {.fd = cancel ? cancel_fd(cancel) : -1, .events = POLLIN}};
+	return err_set(e, ERR_PEER, ECONNRESET,
+		       "the peer closed the connection; see what the other side said");
+}
+
+int link_poll_beside(int fd, short events, const struct link *beside, const struct cancel *cancel,
+		     uint64_t timeout_ns, struct err *e)
+{
+	struct pollfd pfds[3] = {{.fd = fd, .events = events},
+				 {.fd = cancel ? cancel_fd(cancel) : -1, .events = POLLIN},
+				 {.fd = beside ? beside->fd : -1, .events = POLLRDHUP}};
 	uint64_t deadline = clock_now_ns() + timeout_ns;
 
 	for (;;) {
@@ -124,17 +133,22 @@ int link_poll(int fd, short events, const struct cancel *cancel, uint64_t timeou
 			left.tv_sec = (time_t)((deadline - now) / NS_PER_S);
 			left.tv_nsec = (long)((deadline - now) % NS_PER_S);
 		}
-		nr = ppoll(pfds, 2, timeout_ns ? &left : NULL, NULL);
+		nr = ppoll(pfds, 3, timeout_ns ? &left : NULL, NULL);
 		if (nr < 0 && errno != EINTR)
 			return err_sys(e, "poll");
 		if (nr > 0 && pfds[1].revents)
 			return cancel_check(cancel, e);
 		if (nr > 0)
-			return 0;
+			return pfds[0].revents ? 0 : hung_up(e);
 		if (nr == 0)
 			return err_set(e, ERR_PEER, ETIMEDOUT, "no progress for %.1f s",
 				       (double)timeout_ns / 1e9);
 	}
+}
+
+int link_poll(int fd, short events, const struct cancel *cancel, uint64_t timeout_ns, struct err *e)
+{
+	return link_poll_beside(fd, events, NULL, cancel, timeout_ns, e);
 }
 
 static int wait_ready(struct link *l, short events, struct err *e)
@@ -170,28 +184,48 @@ static void iov_advance(struct iovec **iov, int *nr_iov, size_t done)
 
 #define LINK_IOV_MAX 1024 /* the kernel's UIO_MAXIOV */
 
-int link_sendv_more(struct link *l, struct iovec *iov, int nr_iov, bool more, struct err *e)
+static int closed_by_peer(const struct link *l, struct err *e)
 {
-	int flags = MSG_NOSIGNAL | (more ? MSG_MORE : 0);
+	if (l->cancel && cancel_requested(l->cancel))
+		return cancel_check(l->cancel, e);
+	return hung_up(e);
+}
+
+enum direction {
+	SENDING,
+	RECEIVING
+};
+
+/* Everything in @iov, to or from the socket. sendmsg(2) never returns 0: nothing here is empty. */
+static int transfer(struct link *l, enum direction direction, struct iovec *iov, int nr_iov,
+		    int flags, struct err *e)
+{
+	bool sending = direction == SENDING;
+	_Atomic uint64_t *counter = sending ? &l->sent : &l->received;
 
 	iov_advance(&iov, &nr_iov, 0);
 	while (nr_iov) {
 		struct msghdr msg = {
 			.msg_iov = iov,
 			.msg_iovlen = (size_t)(nr_iov < LINK_IOV_MAX ? nr_iov : LINK_IOV_MAX)};
-		ssize_t done = sendmsg(l->fd, &msg, flags);
+		ssize_t done = sending ? sendmsg(l->fd, &msg, flags) : recvmsg(l->fd, &msg, flags);
 
+		if (done == 0)
+			return closed_by_peer(l, e);
 		if (done < 0) {
-			int ret = retry(l, POLLOUT, e);
-
-			if (ret < 0)
-				return ret;
+			if (retry(l, sending ? POLLOUT : POLLIN, e) < 0)
+				return -e->code;
 			continue;
 		}
-		atomic_fetch_add_explicit(&l->sent, (uint64_t)done, memory_order_relaxed);
+		atomic_fetch_add_explicit(counter, (uint64_t)done, memory_order_relaxed);
 		iov_advance(&iov, &nr_iov, (size_t)done);
 	}
 	return 0;
+}
+
+int link_sendv_more(struct link *l, struct iovec *iov, int nr_iov, bool more, struct err *e)
+{
+	return transfer(l, SENDING, iov, nr_iov, MSG_NOSIGNAL | (more ? MSG_MORE : 0), e);
 }
 
 int link_sendv(struct link *l, struct iovec *iov, int nr_iov, struct err *e)
@@ -199,35 +233,9 @@ int link_sendv(struct link *l, struct iovec *iov, int nr_iov, struct err *e)
 	return link_sendv_more(l, iov, nr_iov, false, e);
 }
 
-static int closed_by_peer(const struct link *l, struct err *e)
-{
-	if (l->cancel && cancel_requested(l->cancel))
-		return cancel_check(l->cancel, e);
-	return err_set(e, ERR_PEER, ECONNRESET, "the peer closed the connection");
-}
-
 int link_recvv(struct link *l, struct iovec *iov, int nr_iov, struct err *e)
 {
-	iov_advance(&iov, &nr_iov, 0);
-	while (nr_iov) {
-		struct msghdr msg = {
-			.msg_iov = iov,
-			.msg_iovlen = (size_t)(nr_iov < LINK_IOV_MAX ? nr_iov : LINK_IOV_MAX)};
-		ssize_t done = recvmsg(l->fd, &msg, 0);
-
-		if (done == 0)
-			return closed_by_peer(l, e);
-		if (done < 0) {
-			int ret = retry(l, POLLIN, e);
-
-			if (ret < 0)
-				return ret;
-			continue;
-		}
-		atomic_fetch_add_explicit(&l->received, (uint64_t)done, memory_order_relaxed);
-		iov_advance(&iov, &nr_iov, (size_t)done);
-	}
-	return 0;
+	return transfer(l, RECEIVING, iov, nr_iov, 0, e);
 }
 
 int link_send(struct link *l, const void *data, size_t len, struct err *e)

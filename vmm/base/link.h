@@ -74,6 +74,10 @@ int link_fd(const struct link *l);
 int link_poll(int fd, short events, const struct cancel *cancel, uint64_t timeout_ns,
 	      struct err *e);
 
+/* The same, and it ends with ERR_PEER when the peer of @beside (NULL: none) hangs up meanwhile. */
+int link_poll_beside(int fd, short events, const struct link *beside, const struct cancel *cancel,
+		     uint64_t timeout_ns, struct err *e);
+
 uint64_t link_sent_bytes(const struct link *l);
 uint64_t link_received_bytes(const struct link *l);
 
@@ -81,8 +85,11 @@ uint64_t link_received_bytes(const struct link *l);
 
 /* Listen at @uri: port 0 picks one; a stale unix socket that nobody serves is replaced. */
 int link_listen(const struct uri *uri, struct link_listener **out, struct err *e);
-int link_accept(struct link_listener *ll, uint64_t timeout_ns, const struct cancel *cancel,
-		struct link **out, struct err *e);
+
+/* @beside (may be NULL): a connection of the one we wait for; if that ends, nobody will come. */
+int link_accept(struct link_listener *ll, const struct link *beside, uint64_t timeout_ns,
+		const struct cancel *cancel, struct link **out, struct err *e);
+
 /* The address actually bound, as a URI that link_connect() takes. */
 const char *link_listener_address(const struct link_listener *ll);
 void link_listener_free(struct link_listener *ll);

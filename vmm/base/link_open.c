@@ -195,13 +195,13 @@ int link_listen(const struct uri *uri, struct link_listener **out, struct err *e
 	return 0;
 }
 
-int link_accept(struct link_listener *ll, uint64_t timeout_ns, const struct cancel *cancel,
-		struct link **out, struct err *e)
+int link_accept(struct link_listener *ll, const struct link *beside, uint64_t timeout_ns,
+		const struct cancel *cancel, struct link **out, struct err *e)
 {
 	for (;;) {
 		int fd;
 
-		if (link_poll(ll->fd, POLLIN, cancel, timeout_ns, e) < 0)
+		if (link_poll_beside(ll->fd, POLLIN, beside, cancel, timeout_ns, e) < 0)
 			return err_prefix(e, "waiting for a connection at %s", ll->address);
 		fd = accept4(ll->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 		if (fd >= 0)

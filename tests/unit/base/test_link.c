@@ -219,7 +219,7 @@ static void connect_and_talk(const char *where)
 	assert_int_equal(link_listen(&uri, &ll, &e), 0);
 	assert_int_equal(uri_parse(link_listener_address(ll), &uri, &e), 0);
 	assert_int_equal(link_connect(&uri, NS_PER_S, NULL, &client, &e), 0);
-	assert_int_equal(link_accept(ll, NS_PER_S, NULL, &server, &e), 0);
+	assert_int_equal(link_accept(ll, NULL, NS_PER_S, NULL, &server, &e), 0);
 	assert_int_equal(link_send(client, "hi", 2, &e), 0);
 	assert_int_equal(link_recv(server, got, 2, &e), 0);
 	assert_memory_equal(got, "hi", 2);
@@ -262,7 +262,7 @@ static void test_accept_times_out(void **state)
 	(void)state;
 	assert_int_equal(uri_parse("tcp:127.0.0.1:0", &uri, &e), 0);
 	assert_int_equal(link_listen(&uri, &ll, &e), 0);
-	assert_true(link_accept(ll, 20 * NS_PER_MS, NULL, &l, &e) < 0);
+	assert_true(link_accept(ll, NULL, 20 * NS_PER_MS, NULL, &l, &e) < 0);
 	link_listener_free(ll);
 }
 
