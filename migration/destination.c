@@ -58,8 +58,8 @@ static int run_step(struct migration_destination *d, const struct destination_st
 	set_status(d, step->status);
 	/* No fault point and no cancellation between COMMIT and running: it must not be lost here.
 	 */
-	if (step->fault_name && (cancel_check(d->cancel, e) < 0 ||
-				 fault_point(d->config.fault, step->fault_name, e) < 0))
+	if (step->fault_name && (fault_point(d->config.fault, step->fault_name, e) < 0 ||
+				 cancel_check(d->cancel, e) < 0))
 		return -e->code;
 	ret = step->run(d, e);
 	pthread_mutex_lock(&d->lock);

@@ -56,9 +56,9 @@ static int run_step(struct migration_source *s, const struct source_step *step, 
 	s->report.phase = step->phase;
 	pthread_mutex_unlock(&s->lock);
 	source_set_status(s, step->status);
-	ret = cancel_check(s->cancel, e);
+	ret = fault_point(s->fault, step->fault_name, e);
 	if (ret == 0)
-		ret = fault_point(s->fault, step->fault_name, e);
+		ret = cancel_check(s->cancel, e);
 	if (ret == 0)
 		ret = step->run(s, e);
 	pthread_mutex_lock(&s->lock);
