@@ -10,6 +10,7 @@
 #include <stdbool.h>
 
 #include "migration/report.h"
+#include "vmm/base/fault.h"
 #include "vmm/vm.h"
 
 /* What the command wants to hear; NULL members are skipped. Loop thread. */
@@ -29,6 +30,7 @@ struct session_config {
 	const char *tracker;  /* dirty tracker of outgoing migrations; NULL: the default */
 	bool paused;          /* do not start the guest */
 	struct session_observer observer;
+	struct fault *fault; /* for tests: of the migration engines; NULL otherwise */
 };
 
 struct session;

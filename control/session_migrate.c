@@ -122,7 +122,8 @@ int session_migrate(struct session *s, const char *uri_text, struct err *e)
 	if (!ret)
 		forget_last(s);
 	if (!ret)
-		ret = migration_source_start(s->vm, &uri, &params, &events, NULL, &s->source, e);
+		ret = migration_source_start(s->vm, &uri, &params, &events, s->config.fault,
+					     &s->source, e);
 	return ret;
 }
 
@@ -159,6 +160,7 @@ int session_listen(struct session *s, const char *uri_text, struct err *e)
 		.build = build,
 		.build_ctx = s,
 		.events = {on_status, on_round, on_end, s},
+		.fault = s->config.fault,
 	};
 	struct uri uri;
 	int ret;

@@ -7,6 +7,10 @@
 #include <string.h>
 
 struct fault {
+	/* immutable once points are passed */
+	void (*observer)(void *ctx, const char *name);
+	void *observer_ctx;
+
 	pthread_mutex_t lock; /* guards everything below */
 	uint64_t passed;
 	uint64_t armed_nth;
@@ -53,6 +57,12 @@ void fault_arm_name(struct fault *f, const char *name)
 	arm(f, 0, name);
 }
 
+void fault_observe(struct fault *f, void (*passed)(void *ctx, const char *name), void *ctx)
+{
+	f->observer = passed;
+	f->observer_ctx = ctx;
+}
+
 uint64_t fault_passed(const struct fault *f)
 {
 	return f->passed;
@@ -69,6 +79,8 @@ int fault_point(struct fault *f, const char *name, struct err *e)
 
 	if (!f)
 		return 0;
+	if (f->observer)
+		f->observer(f->observer_ctx, name);
 	pthread_mutex_lock(&f->lock);
 	f->passed++;
 	fire = !f->fired && ((f->armed_nth && f->passed == f->armed_nth) ||

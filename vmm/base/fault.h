@@ -21,6 +21,11 @@ void fault_arm(struct fault *f, uint64_t nth);
 /* As fault_arm(), for the next point that has this name. @name must outlive @f. */
 void fault_arm_name(struct fault *f, const char *name);
 
+/* Call @passed at every point, in the thread that comes by, before it is decided whether the point
+ * fails; the thread goes on when it returns. So a test can hold a process in mid-step. Set it
+ * before anybody passes a point; NULL: nobody watches. */
+void fault_observe(struct fault *f, void (*passed)(void *ctx, const char *name), void *ctx);
+
 /* How many points have been passed since the last arm, and the name of the one that fired. */
 uint64_t fault_passed(const struct fault *f);
 const char *fault_fired(const struct fault *f);

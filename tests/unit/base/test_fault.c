@@ -61,6 +61,28 @@ static void test_counting_without_firing(void **state)
 	fault_free(NULL);
 }
 
+static void remember(void *ctx, const char *name)
+{
+	strcat(ctx, name);
+}
+
+static void test_an_observer_sees_every_point_also_the_one_that_fails(void **state)
+{
+	struct err e = ERR_INIT;
+	char seen[8] = "";
+	struct fault *f;
+
+	(void)state;
+	assert_int_equal(fault_new(&f, &e), 0);
+	fault_observe(f, remember, seen);
+	fault_arm(f, 2);
+	assert_int_equal(fault_point(f, "a", &e), 0);
+	assert_true(fault_point(f, "b", &e) < 0);
+	assert_int_equal(fault_point(f, "c", &e), 0);
+	assert_string_equal(seen, "abc");
+	fault_free(f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -68,6 +90,7 @@ int main(void)
 		cmocka_unit_test(test_nth_fires_once),
 		cmocka_unit_test(test_by_name),
 		cmocka_unit_test(test_counting_without_firing),
+		cmocka_unit_test(test_an_observer_sees_every_point_also_the_one_that_fails),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
