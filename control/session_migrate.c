@@ -150,6 +150,9 @@ static int build(void *ctx, struct vm_config *config, struct vm **vm, struct err
 
 	if (ret < 0)
 		return ret;
+	ret = vm_config_take_back_ends(config, &s->config.vm, e);
+	if (ret < 0)
+		return ret;
 	config->serial = s->config.vm.serial;
 	return vm_new(config, session_on_vm_event, s, vm, e);
 }

@@ -27,6 +27,10 @@ struct machine {
 	/* The request is carried out by the VM's controller after this returns; the calling vCPU
 	 * does not execute another guest instruction before it has been. */
 	void (*request)(void *ctx, enum machine_request what, int code);
+	/* A 4-byte store of @value to @gpa writes the eventfd @fd, inside KVM (KVM_IOEVENTFD), for
+	 * the rest of the machine's life; it does not reach the bus any more. While the machine is
+	 * assembled. NULL: this machine cannot, the store reaches the bus. */
+	int (*add_ioeventfd)(void *ctx, uint64_t gpa, uint32_t value, int fd, struct err *e);
 };
 
 /* Fixed addresses of the board. The ACPI tables (vmm/acpi) and the devices both read them here. */

@@ -30,7 +30,9 @@ static int copy_config(const struct vm_config *from, struct vm_config *to, struc
 	*to = (struct vm_config){.memory_bytes = from->memory_bytes,
 				 .nr_cpus = from->nr_cpus,
 				 .debug_exit = from->debug_exit,
-				 .nested = from->nested};
+				 .nested = from->nested,
+				 .nr_virtio = from->nr_virtio};
+	memcpy(to->virtio, from->virtio, sizeof(to->virtio));
 	return copy_string(from->serial, &to->serial, e);
 }
 
@@ -113,7 +115,8 @@ static int build(struct vm *vm, struct err *e)
 				       .bus = vm->bus,
 				       .mem = vm->mem,
 				       .set_irq = set_irq,
-				       .request = vm_machine_request};
+				       .request = vm_machine_request,
+				       .add_ioeventfd = vm_add_ioeventfd};
 	cpu.kvm_fd = vm->kvm_fd;
 	cpu.vm_fd = vm->fd;
 	cpu.bus = vm->bus;
@@ -197,7 +200,10 @@ static int enter_image(int vcpu_fd, void *arg, struct err *e)
 
 static int load_image(struct vm *vm, struct err *e)
 {
-	struct acpi_config acpi = {.nr_cpus = vm->config.nr_cpus};
+	struct acpi_mmio_device virtio[VIRTIO_MAX_DEVICES];
+	struct acpi_config acpi = {.nr_cpus = vm->config.nr_cpus,
+				   .devices = virtio,
+				   .nr_devices = vm_list_virtio(vm, virtio)};
 	struct entry_job job = {.vm = vm};
 	uint64_t rsdp_gpa;
 	int ret = acpi_install(vm->mem, &acpi, &rsdp_gpa, e);

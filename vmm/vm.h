@@ -15,6 +15,7 @@
 #include "vmm/base/buf.h"
 #include "vmm/base/err.h"
 #include "vmm/mem.h"
+#include "vmm/virtio/spec.h"
 
 #define VM_MAX_CPUS 64
 
@@ -33,6 +34,10 @@ struct vm_config {
 		*kernel; /* image, for boot and for resets; NULL on a destination: vm_set_image */
 	const char *initrd;
 	const char *append;
+	/* In the order the guest finds them. On a destination with their faces (vm_config_unpack).
+	 */
+	struct virtio_spec virtio[VIRTIO_MAX_DEVICES];
+	uint32_t nr_virtio;
 };
 
 enum vm_status {
@@ -101,6 +106,11 @@ int vm_state_canonical(const uint8_t *data, size_t len, struct buf *out, struct 
  * fills @config from it (serial and image left NULL). */
 int vm_describe(const struct vm *vm, struct buf *out, struct err *e);
 int vm_config_unpack(const uint8_t *data, size_t len, struct vm_config *config, struct err *e);
+
+/* Back ends of this host for a machine from elsewhere: the nth device of a type in @here lends its
+ * back end to the nth of that type in @there. Devices without one in @here keep the source's
+ * proposal. One too many in @here is an error: the guest has no such device. */
+int vm_config_take_back_ends(struct vm_config *there, const struct vm_config *here, struct err *e);
 
 /* The rest of what a destination needs: what to boot when the guest resets. @vm, which has none and
  * has not run, owns it from here on. */

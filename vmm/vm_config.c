@@ -6,18 +6,27 @@
 #include <stdlib.h>
 #include <string.h>
 
-static uint32_t fill_devices(const struct vm *vm, Godwit__DeviceConfig *configs,
+struct device_wire {
+	Godwit__DeviceConfig msg;
+	struct vm_virtio_wire virtio;
+};
+
+static uint32_t fill_devices(const struct vm *vm, struct device_wire *wires,
 			     Godwit__DeviceConfig **list)
 {
 	for (uint32_t i = 0; i < vm->nr_devices; i++) {
 		const struct device *d = vm->devices[i];
 
-		godwit__device_config__init(&configs[i]);
-		configs[i].type = (char *)(uintptr_t)d->ops->type;
-		configs[i].has_instance = configs[i].has_version = 1;
-		configs[i].instance = d->instance;
-		configs[i].version = d->ops->state_version;
-		list[i] = &configs[i];
+		Godwit__DeviceConfig *m = &wires[i].msg;
+
+		godwit__device_config__init(m);
+		m->type = (char *)(uintptr_t)d->ops->type;
+		m->has_instance = m->has_version = 1;
+		m->instance = d->instance;
+		m->version = d->ops->state_version;
+		if (vm_describe_virtio(vm, d, &wires[i].virtio))
+			m->virtio = &wires[i].virtio.msg;
+		list[i] = m;
 	}
 	return vm->nr_devices;
 }
@@ -25,7 +34,7 @@ static uint32_t fill_devices(const struct vm *vm, Godwit__DeviceConfig *configs,
 int vm_describe(const struct vm *vm, struct buf *out, struct err *e)
 {
 	Godwit__MachineConfig m = GODWIT__MACHINE_CONFIG__INIT;
-	Godwit__DeviceConfig configs[VM_MAX_DEVICES];
+	struct device_wire wires[VM_MAX_DEVICES];
 	Godwit__DeviceConfig *list[VM_MAX_DEVICES];
 	struct nested_caps_wire nested;
 	uint32_t words[CPUID_MAX_ENTRIES * CPUID_ENTRY_WORDS];
@@ -40,7 +49,7 @@ int vm_describe(const struct vm *vm, struct buf *out, struct err *e)
 	cpuid_to_words(cpuid, words);
 	m.n_cpuid = (size_t)cpuid->nr * CPUID_ENTRY_WORDS;
 	m.cpuid = words;
-	m.n_devices = fill_devices(vm, configs, list);
+	m.n_devices = fill_devices(vm, wires, list);
 	m.devices = list;
 	if (vm->caps.nested.vendor != NESTED_NONE) {
 		nested_caps_wire_fill(&nested, &vm->caps.nested);
@@ -91,6 +100,8 @@ int vm_config_unpack(const uint8_t *data, size_t len, struct vm_config *config, 
 					     .nr_cpus = m->nr_cpus,
 					     .debug_exit = m->debug_exit,
 					     .nested = m->nested ? NESTED_REQUIRE : NESTED_OFF};
+	for (size_t i = 0; i < m->n_devices && ret == 0; i++)
+		ret = vm_config_add_virtio(config, m->devices[i], e);
 	godwit__machine_config__free_unpacked(m, NULL);
 	return ret;
 }

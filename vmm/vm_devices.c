@@ -8,7 +8,7 @@
 #include "vmm/irqchip.h"
 
 /* By reference: the arguments of one call are evaluated in any order. */
-static int add(struct vm *vm, int made, struct device *const *d, struct err *e)
+int vm_add_device(struct vm *vm, int made, struct device *const *d, struct err *e)
 {
 	if (made < 0)
 		return made;
@@ -36,7 +36,7 @@ static int make_debug_exit(struct vm *vm, struct err *e)
 
 	if (!vm->config.debug_exit)
 		return 0;
-	return add(vm, debug_exit_new(&vm->machine, &d, e), &d, e);
+	return vm_add_device(vm, debug_exit_new(&vm->machine, &d, e), &d, e);
 }
 
 /*
@@ -50,25 +50,28 @@ int vm_add_devices(struct vm *vm, struct err *e)
 	struct device *d = NULL;
 	int ret;
 
-	ret = add(vm, pic_new(vm->fd, &d, e), &d, e);
+	ret = vm_add_device(vm, pic_new(vm->fd, &d, e), &d, e);
 	if (ret == 0)
-		ret = add(vm, ioapic_new(vm->fd, &d, e), &d, e);
+		ret = vm_add_device(vm, ioapic_new(vm->fd, &d, e), &d, e);
 	if (ret == 0)
-		ret = add(vm, pit_new(vm->fd, &d, e), &d, e);
+		ret = vm_add_device(vm, pit_new(vm->fd, &d, e), &d, e);
 	if (ret == 0)
-		ret = add(vm, make_uart(vm, &d, e), &d, e);
+		ret = vm_add_device(vm, make_uart(vm, &d, e), &d, e);
 	if (ret == 0)
-		ret = add(vm, rtc_new(m, &d, e), &d, e);
+		ret = vm_add_device(vm, rtc_new(m, &d, e), &d, e);
 	if (ret == 0)
-		ret = add(vm, i8042_new(m, &d, e), &d, e);
+		ret = vm_add_device(vm, i8042_new(m, &d, e), &d, e);
 	if (ret == 0)
-		ret = add(vm, acpi_pm_new(m, &vm->acpi_pm, e), &vm->acpi_pm, e);
+		ret = vm_add_device(vm, acpi_pm_new(m, &vm->acpi_pm, e), &vm->acpi_pm, e);
 	if (ret == 0)
 		ret = make_debug_exit(vm, e);
 	if (ret == 0)
-		ret = add(vm, guest_report_dev_new(m, &vm->guest_report, e), &vm->guest_report, e);
+		ret = vm_add_device(vm, guest_report_dev_new(m, &vm->guest_report, e),
+				    &vm->guest_report, e);
 	if (ret == 0)
-		ret = add(vm, kvmclock_new(vm->fd, &d, e), &d, e);
+		ret = vm_add_virtio(vm, e);
+	if (ret == 0)
+		ret = vm_add_device(vm, kvmclock_new(vm->fd, &d, e), &d, e);
 	return ret;
 }
 

@@ -52,6 +52,8 @@ struct vm {
 	uint32_t nr_devices;
 	struct device *acpi_pm;
 	struct device *guest_report;
+	struct device *virtio[VIRTIO_MAX_DEVICES]; /* by slot; also in devices */
+	uint32_t nr_virtio;
 	struct cpuid host_cpuid; /* what this host offers, as vCPU 0 sees it */
 	char host_notes[512];
 
@@ -73,8 +75,24 @@ struct vm {
 
 /* vm_devices.c: the bill of materials. */
 int vm_add_devices(struct vm *vm, struct err *e);
+int vm_add_device(struct vm *vm, int made, struct device *const *d, struct err *e);
 void vm_free_devices(struct vm *vm);
 const struct device *vm_find_device(const struct vm *vm, const char *type, uint32_t instance);
+
+/* vm_virtio.c: the machine's virtio devices, from its config, for its guest and for its peer. */
+struct acpi_mmio_device;
+struct vm_virtio_wire {
+	Godwit__VirtioConfig msg;
+	struct virtio_face face;
+};
+int vm_add_virtio(struct vm *vm, struct err *e);
+int vm_add_ioeventfd(void *ctx, uint64_t gpa, uint32_t value, int fd, struct err *e);
+/* Fill @out (VIRTIO_MAX_DEVICES); returns how many. */
+uint32_t vm_list_virtio(const struct vm *vm, struct acpi_mmio_device *out);
+/* False: @d is none. @w holds what the message points at. */
+bool vm_describe_virtio(const struct vm *vm, const struct device *d, struct vm_virtio_wire *w);
+/* Append what @m describes to config->virtio, if it is a virtio device. */
+int vm_config_add_virtio(struct vm_config *config, const Godwit__DeviceConfig *m, struct err *e);
 
 /* vm_cpus.c: one thing done by all vCPUs at the same time, each on its thread. */
 typedef int (*vm_cpu_fn)(int vcpu_fd, struct vm *vm, struct vm_cpu *cpu, struct err *e);

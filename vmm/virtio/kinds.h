@@ -9,6 +9,10 @@
 int virtio_kind_new(const struct virtio_spec *spec, uint32_t instance, struct virtio_kind **out,
 		    struct err *e);
 
+/* May a destination reach what is behind such a device under the source's name for it (a disk, a
+ * bridge)? Not so a terminal or a socket of the source's host. */
+bool virtio_kind_back_end_travels(const char *type);
+
 /* rng: no argument. */
 int virtio_rng_new(const char *spec, uint32_t instance, const struct virtio_face *face,
 		   struct virtio_kind **out, struct err *e);

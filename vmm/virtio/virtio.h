@@ -26,18 +26,14 @@
 
 #include <linux/virtio_config.h>
 #include <linux/virtio_ids.h>
+#include <linux/virtio_ring.h>
 
 #include "vmm/base/buf.h"
 #include "vmm/base/err.h"
 #include "vmm/mem.h"
 #include "vmm/virtio/io_thread.h"
+#include "vmm/virtio/spec.h"
 #include "vmm/virtio/virtqueue.h"
-
-#define VIRTIO_MAX_DEVICES      16 /* see vmm/virtio/mmio.h */
-#define VIRTIO_MAX_QUEUES       32
-#define VIRTIO_MAX_CONFIG_BYTES 128
-#define VIRTIO_TYPE_BYTES       16
-#define VIRTIO_SPEC_BYTES       1024
 
 #define VIRTIO_BIT(feature) (1ull << (feature))
 
@@ -65,7 +61,8 @@ struct virtio_ops {
 	int (*stop)(struct virtio_kind *k, struct err *e);
 	/* The driver has put something into queue @index (or may have). */
 	void (*handle_queue)(struct virtio_kind *k, uint32_t index);
-	/* May be NULL. */
+	/* Forget what was negotiated, and, should stop have failed, all that is in flight: when
+	 * this returns, nothing touches the driver's memory. May be NULL. */
 	void (*reset)(struct virtio_kind *k);
 
 	/* The kind's own state, beyond transport and queues; both NULL: none. As in struct dev_ops:
@@ -84,26 +81,6 @@ struct virtio_kind {
 	uint32_t nr_queues;    /* up to VIRTIO_MAX_QUEUES */
 	uint32_t config_bytes; /* up to VIRTIO_MAX_CONFIG_BYTES */
 	struct virtio *transport;
-};
-
-/*
- * What the guest sees of a device and must go on seeing after a migration. It travels in the
- * machine's description; the destination's constructor gets it and makes itself alike or fails,
- * naming what this host lacks.
- */
-struct virtio_face {
-	uint64_t features; /* offered, transport's included */
-	uint32_t nr_queues;
-	uint32_t config_bytes;
-	uint8_t config[VIRTIO_MAX_CONFIG_BYTES]; /* when it was described: MAC, capacity, ... */
-};
-
-/* One device of a machine as its user or the stream asks for it. Plain data. */
-struct virtio_spec {
-	char type[VIRTIO_TYPE_BYTES]; /* "virtio-blk" */
-	char spec[VIRTIO_SPEC_BYTES]; /* the back end: "disk.raw,readonly=on", "tap:tap0", "" */
-	bool has_face;
-	struct virtio_face face; /* has_face: it arrives from another host and looked like this */
 };
 
 /* Instances count from 0 among devices of one type. @face is NULL for a machine of our own. Opens
