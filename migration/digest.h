@@ -18,8 +18,5 @@ struct digest {
 int digest_make(struct vm *vm, const uint8_t *state, size_t state_len, struct digest *out,
 		struct err *e);
 
-/* Add the RAM's part to @out, which was zero. */
-void digest_ram(const struct guest_mem *mem, struct digest *out);
-
 /* ERR_STATE naming what differs, or 0. */
 int digest_compare(const struct digest *source, const struct digest *destination, struct err *e);

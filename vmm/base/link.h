@@ -92,6 +92,4 @@ int link_accept(struct link_listener *ll, const struct link *beside, uint64_t ti
 
 /* The address actually bound, as a URI that link_connect() takes. */
 const char *link_listener_address(const struct link_listener *ll);
-/* Readable when link_accept() would not wait. */
-int link_listener_fd(const struct link_listener *ll);
 void link_listener_free(struct link_listener *ll);

@@ -216,11 +216,6 @@ const char *link_listener_address(const struct link_listener *ll)
 	return ll->address;
 }
 
-int link_listener_fd(const struct link_listener *ll)
-{
-	return ll->fd;
-}
-
 void link_listener_free(struct link_listener *ll)
 {
 	if (!ll)

@@ -20,10 +20,10 @@ static int check_socket(int fd, struct err *e)
 
 	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0)
 		return err_sys(e, "network fd:%d is not a socket of this process", fd);
-	if (type != SOCK_DGRAM && type != SOCK_SEQPACKET)
+	if (type != SOCK_DGRAM)
 		return err_set(e, ERR_USAGE, EINVAL,
-			       "network fd:%d: the socket must keep frames apart (SOCK_DGRAM or "
-			       "SOCK_SEQPACKET)",
+			       "network fd:%d: only a datagram socket keeps frames "
+			       "apart",
 			       fd);
 	return 0;
 }

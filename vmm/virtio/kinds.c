@@ -3,12 +3,15 @@
 #include <errno.h>
 #include <string.h>
 
+#include "vmm/net/virtio_net.h"
+
 static const struct {
 	const char *type;
 	virtio_kind_new_fn new;
 	bool back_end_travels;
 } kinds[] = {
 	{"virtio-rng", virtio_rng_new, false},
+	{"virtio-net", virtio_net_new, true},
 };
 
 #define NR_KINDS (sizeof(kinds) / sizeof(kinds[0]))

@@ -1,78 +1,12 @@
-/*
- * Taps, in a network namespace of this program's own: nothing of the machine's network is seen or
- * changed, and no root is needed where users may make namespaces. A packet socket on the tap is the
- * host's side of the cable.
- */
-#include <arpa/inet.h>
+/* Back ends: taps in a namespace, and descriptors. */
 #include <errno.h>
-#include <fcntl.h>
-#include <linux/if_packet.h>
-#include <linux/if_tun.h>
 #include <linux/virtio_net.h>
-#include <net/ethernet.h>
-#include <net/if.h>
-#include <poll.h>
-#include <sched.h>
 #include <stdio.h>
-#include <string.h>
-#include <sys/ioctl.h>
 #include <sys/uio.h>
-#include <unistd.h>
 
-#include "tests/unit/cmocka_all.h"
+#include "tests/unit/net/tap_namespace.h"
 #include "vmm/net/net_announce.h"
 #include "vmm/net/net_backend.h"
-
-static bool have_namespace;
-
-static int enter_namespace(void **state)
-{
-	(void)state;
-	have_namespace = !unshare(CLONE_NEWUSER | CLONE_NEWNET) || !unshare(CLONE_NEWNET);
-	return 0;
-}
-
-static void control_interface(const char *name, unsigned long request, struct ifreq *r)
-{
-	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-
-	assert_true(fd >= 0);
-	strcpy(r->ifr_name, name);
-	assert_int_equal(ioctl(fd, request, r), 0);
-	close(fd);
-}
-
-/* As `ip tuntap add dev NAME mode tap [multi_queue]` and `ip link set NAME up mtu 9000`. */
-static void make_tap(const char *name, short flags)
-{
-	struct ifreq r = {.ifr_flags = (short)(IFF_TAP | IFF_NO_PI | flags)};
-	int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
-
-	if (fd < 0 || !have_namespace) {
-		print_message("skipped: no /dev/net/tun, or no network namespace for this user\n");
-		skip();
-	}
-	strcpy(r.ifr_name, name);
-	assert_int_equal(ioctl(fd, TUNSETIFF, &r), 0);
-	assert_int_equal(ioctl(fd, TUNSETPERSIST, 1), 0);
-	close(fd);
-	memset(&r, 0, sizeof(r));
-	r.ifr_mtu = 9000;
-	control_interface(name, SIOCSIFMTU, &r);
-	r.ifr_flags = IFF_UP;
-	control_interface(name, SIOCSIFFLAGS, &r);
-}
-
-static void remove_tap(const char *name, short flags)
-{
-	struct ifreq r = {.ifr_flags = (short)(IFF_TAP | IFF_NO_PI | flags)};
-	int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
-
-	strcpy(r.ifr_name, name);
-	assert_int_equal(ioctl(fd, TUNSETIFF, &r), 0);
-	assert_int_equal(ioctl(fd, TUNSETPERSIST, 0), 0);
-	close(fd);
-}
 
 static struct net_backend *open_tap(const char *name, uint32_t nr_queues)
 {
@@ -100,34 +34,6 @@ static void expect_error(const char *kind, const char *name, uint32_t nr_queues,
 		fail_msg("'%s' does not say '%s'", e.msg, words);
 }
 
-static int packet_socket(const char *name)
-{
-	struct sockaddr_ll address = {.sll_family = AF_PACKET,
-				      .sll_protocol = htons(ETH_P_ALL),
-				      .sll_ifindex = (int)if_nametoindex(name)};
-	int fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, htons(ETH_P_ALL));
-
-	assert_true(fd >= 0);
-	assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
-	return fd;
-}
-
-/* The kernel of the namespace talks too (IPv6): frames that are not RARP are passed over. */
-static size_t receive_rarp(int fd, uint8_t *frame, size_t cap, size_t type_at)
-{
-	for (;;) {
-		struct pollfd p = {.fd = fd, .events = POLLIN};
-		ssize_t n;
-
-		if (poll(&p, 1, 5000) != 1)
-			fail_msg("no frame came in 5 s");
-		n = read(fd, frame, cap);
-		assert_true(n >= 14);
-		if (frame[type_at] == 0x80 && frame[type_at + 1] == 0x35)
-			return (size_t)n;
-	}
-}
-
 static void test_frames_both_ways(void **state)
 {
 	static const uint8_t mac[] = {0x52, 0x54, 0, 0, 0, 1};
@@ -139,21 +45,21 @@ static void test_frames_both_ways(void **state)
 	int host;
 
 	(void)state;
-	make_tap("t0", 0);
+	make_tap("t0", 0, 9000);
 	b = open_tap("t0", 0);
 	host = packet_socket("t0");
 	announce_rarp(mac, frame);
 	assert_int_equal(writev(b->fds[0], iov, 2), sizeof(h) + sizeof(frame));
-	assert_int_equal(receive_rarp(host, got, sizeof(got), 12), sizeof(frame));
+	assert_int_equal(receive_type(host, got, sizeof(got), 0, ETHERTYPE_REVARP), sizeof(frame));
 	assert_memory_equal(got, frame, sizeof(frame));
 
 	assert_int_equal(write(host, frame, sizeof(frame)), sizeof(frame));
-	assert_int_equal(receive_rarp(b->fds[0], got, sizeof(got), NET_HDR_BYTES + 12),
+	assert_int_equal(receive_type(b->fds[0], got, sizeof(got), NET_HDR_BYTES, ETHERTYPE_REVARP),
 			 NET_HDR_BYTES + sizeof(frame));
 	assert_memory_equal(got + NET_HDR_BYTES, frame, sizeof(frame));
 	close(host);
 	net_backend_free(b);
-	remove_tap("t0", 0);
+	remove_tap("t0");
 }
 
 static void test_what_it_learns_of_a_tap(void **state)
@@ -162,7 +68,7 @@ static void test_what_it_learns_of_a_tap(void **state)
 	struct err e = ERR_INIT;
 
 	(void)state;
-	make_tap("t0", 0);
+	make_tap("t0", 0, 9000);
 	b = open_tap("t0", 0);
 	assert_int_equal(b->mtu, 9000);
 	assert_int_equal(b->nr_queues, 1);
@@ -171,7 +77,7 @@ static void test_what_it_learns_of_a_tap(void **state)
 	assert_int_equal(net_backend_set_offloads(b, 0, &e), 0);
 	expect_error("tap", "t0", 1, EBUSY, "in use by another program");
 	net_backend_free(b);
-	remove_tap("t0", 0);
+	remove_tap("t0");
 }
 
 static void test_several_queues(void **state)
@@ -180,7 +86,7 @@ static void test_several_queues(void **state)
 	struct err e = ERR_INIT;
 
 	(void)state;
-	make_tap("m0", IFF_MULTI_QUEUE);
+	make_tap("m0", IFF_MULTI_QUEUE, 9000);
 	b = open_tap("m0", 4);
 	assert_int_equal(b->nr_attached, 1);
 	assert_int_equal(net_backend_set_queues(b, 4, &e), 0);
@@ -190,13 +96,13 @@ static void test_several_queues(void **state)
 	/* Made for several, used with one. */
 	b = open_tap("m0", 1);
 	net_backend_free(b);
-	remove_tap("m0", IFF_MULTI_QUEUE);
+	remove_tap("m0");
 }
 
 static void test_what_to_do_about_it(void **state)
 {
 	(void)state;
-	make_tap("t0", 0);
+	make_tap("t0", 0, 9000);
 	expect_error("tap", "t1", 1, ENODEV, "ip tuntap add dev t1 mode tap user ");
 	expect_error("tap", "t1", 2, ENODEV, " multi_queue && ip link set t1 up");
 	expect_error("tap", "t0", 2, EINVAL, "multi_queue");
@@ -205,7 +111,7 @@ static void test_what_to_do_about_it(void **state)
 	expect_error("fd", "999", 1, EBADF, "fd:999");
 	expect_error("fd", "x", 1, EINVAL, "fd:x");
 	expect_error("bus", "x", 1, EINVAL, "tap:INTERFACE");
-	remove_tap("t0", 0);
+	remove_tap("t0");
 }
 
 static void test_fd_pair(void **state)

@@ -1,0 +1,428 @@
+/* What the card is: construction, configuration space, starting and stopping. */
+#include "vmm/net/virtio_net_private.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "vmm/base/log.h"
+
+#define CONFIG_BYTES offsetof(struct virtio_net_config, speed)
+#define LONGEST_MTU  1500 /* where the back end does not say */
+#define VLAN_BYTES   4
+
+/* Feature bits that are a kind's own to give: virtio 1.2, 2.2. */
+#define KIND_BITS (~0ull >> 40 | ~0ull << 50)
+
+#define ALWAYS                                                                         \
+	(VIRTIO_BIT(VIRTIO_NET_F_MAC) | VIRTIO_BIT(VIRTIO_NET_F_STATUS) |              \
+	 VIRTIO_BIT(VIRTIO_NET_F_MRG_RXBUF) | VIRTIO_BIT(VIRTIO_NET_F_CTRL_VQ) |       \
+	 VIRTIO_BIT(VIRTIO_NET_F_CTRL_RX) | VIRTIO_BIT(VIRTIO_NET_F_CTRL_RX_EXTRA) |   \
+	 VIRTIO_BIT(VIRTIO_NET_F_CTRL_VLAN) | VIRTIO_BIT(VIRTIO_NET_F_CTRL_MAC_ADDR) | \
+	 VIRTIO_BIT(VIRTIO_NET_F_CTRL_GUEST_OFFLOADS) | VIRTIO_BIT(VIRTIO_NET_F_GUEST_ANNOUNCE))
+
+/* One of the back end's abilities as the feature for each direction. */
+static const struct offload_features {
+	uint32_t offload;
+	uint32_t guest; /* the driver takes such frames */
+	uint32_t host;  /* the driver sends such frames */
+	const char *name;
+} offload_features[] = {
+	{NET_OFFLOAD_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_CSUM, "CSUM"},
+	{NET_OFFLOAD_TSO4, VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_HOST_TSO4, "TSO4"},
+	{NET_OFFLOAD_TSO6, VIRTIO_NET_F_GUEST_TSO6, VIRTIO_NET_F_HOST_TSO6, "TSO6"},
+	{NET_OFFLOAD_ECN, VIRTIO_NET_F_GUEST_ECN, VIRTIO_NET_F_HOST_ECN, "ECN"},
+	{NET_OFFLOAD_UFO, VIRTIO_NET_F_GUEST_UFO, VIRTIO_NET_F_HOST_UFO, "UFO"},
+};
+
+#define NR_OFFLOADS (sizeof(offload_features) / sizeof(offload_features[0]))
+
+/* ---- The configuration space ---- */
+
+void net_config_get(const struct virtio_net *net, struct virtio_net_config *out)
+{
+	pthread_mutex_t *lock = (pthread_mutex_t *)(uintptr_t)&net->lock; /* const but for it */
+
+	pthread_mutex_lock(lock);
+	*out = net->config;
+	pthread_mutex_unlock(lock);
+}
+
+void net_set_mac(struct virtio_net *net, const uint8_t mac[NET_MAC_BYTES])
+{
+	pthread_mutex_lock(&net->lock);
+	memcpy(net->config.mac, mac, NET_MAC_BYTES);
+	pthread_mutex_unlock(&net->lock);
+}
+
+void net_change_status(struct virtio_net *net, uint16_t clear, uint16_t set)
+{
+	uint16_t before;
+	uint16_t after;
+
+	pthread_mutex_lock(&net->lock);
+	before = net->config.status;
+	after = (uint16_t)((before & ~clear) | set);
+	net->config.status = after;
+	pthread_mutex_unlock(&net->lock);
+	/* A bit that the driver had cleared itself is no news to it. */
+	if (after & ~before || (before & ~after & VIRTIO_NET_S_LINK_UP))
+		virtio_config_changed(net->kind.transport);
+}
+
+static void config_read(struct virtio_kind *k, uint32_t offset, void *data, uint32_t len)
+{
+	struct virtio_net_config config;
+
+	net_config_get(net_of(k), &config);
+	memcpy(data, (const uint8_t *)&config + offset, len);
+}
+
+/* ---- Following the driver ---- */
+
+void net_watch(struct net_pair *p)
+{
+	struct virtio_net *net = p->net;
+	uint32_t events = (p->hungry ? EPOLLIN : 0u) | (p->blocked ? EPOLLOUT : 0u);
+	struct err e = ERR_INIT;
+
+	if (net->unplugged || !net->started)
+		events = 0;
+	if (events != p->watch.events &&
+	    io_thread_watch(virtio_io(net->kind.transport), &p->watch, events, &e) < 0)
+		log_warning("%s: %s", net->backend->name, e.msg);
+}
+
+void net_unplug(struct virtio_net *net, int code)
+{
+	log_warning("network %s is gone (%s): its guest sees the cable pulled", net->backend->name,
+		    strerrordesc_np(code));
+	net->unplugged = true;
+	for (uint32_t i = 0; i < net->max_pairs; i++)
+		net_watch(&net->pairs[i]);
+	net_change_status(net, VIRTIO_NET_S_LINK_UP, 0);
+}
+
+static uint32_t wanted_offloads(const struct virtio_net *net)
+{
+	uint32_t offloads = 0;
+
+	for (size_t i = 0; i < NR_OFFLOADS; i++) {
+		uint32_t bit = offload_features[i].guest;
+		bool wanted = net->offloads_chosen ? net->chosen_offloads >> bit & 1
+						   : virtio_has(net->kind.transport, bit);
+
+		if (wanted)
+			offloads |= offload_features[i].offload;
+	}
+	/* TUNSETOFFLOAD knows segments only of frames whose checksum may be missing. */
+	return offloads & NET_OFFLOAD_CSUM ? offloads : 0;
+}
+
+void net_apply(struct virtio_net *net)
+{
+	uint32_t offloads = wanted_offloads(net);
+	uint32_t mtu = net->backend->mtu ? net->backend->mtu : LONGEST_MTU;
+	struct err e = ERR_INIT;
+
+	net->longest_bytes = offloads & ~(uint32_t)NET_OFFLOAD_CSUM
+				     ? NET_MAX_BYTES
+				     : NET_HDR_BYTES + ETH_HLEN + VLAN_BYTES + mtu;
+	net->filter.by_vlan = virtio_has(net->kind.transport, VIRTIO_NET_F_CTRL_VLAN);
+	if (net_backend_set_offloads(net->backend, offloads, &e) < 0 ||
+	    net_backend_set_queues(net->backend, net->nr_pairs, &e) < 0)
+		log_warning("%s", e.msg);
+}
+
+static void run_pairs(struct virtio_net *net, bool (*wanted)(const struct net_pair *p))
+{
+	for (uint32_t i = 0; i < net->nr_pairs; i++)
+		if (wanted(&net->pairs[i]))
+			net_tx_run(&net->pairs[i]);
+}
+
+static bool is_unfinished(const struct net_pair *p)
+{
+	return p->unfinished;
+}
+
+static void on_again(void *ctx, uint32_t events)
+{
+	struct virtio_net *net = ctx;
+	uint64_t count;
+
+	(void)events;
+	if (read(net->again.fd, &count, sizeof(count)) == sizeof(count))
+		run_pairs(net, is_unfinished);
+}
+
+static void on_ready(void *ctx, uint32_t events)
+{
+	struct net_pair *p = ctx;
+
+	if (p->blocked && events & (EPOLLOUT | EPOLLERR))
+		net_tx_run(p);
+	if (p->hungry && events & (EPOLLIN | EPOLLERR | EPOLLHUP))
+		net_rx_run(p);
+}
+
+static void start(struct virtio_kind *k)
+{
+	struct virtio_net *net = net_of(k);
+	struct err e = ERR_INIT;
+
+	net->started = true;
+	net_apply(net);
+	if (io_thread_watch(virtio_io(k->transport), &net->again, EPOLLIN, &e) < 0)
+		log_warning("%s: %s", net->backend->name, e.msg);
+	net_announcer_start(net);
+}
+
+static int stop(struct virtio_kind *k, struct err *e)
+{
+	struct virtio_net *net = net_of(k);
+	struct err ignored = ERR_INIT;
+
+	(void)e;
+	net_announcer_stop(net);
+	io_thread_watch(virtio_io(k->transport), &net->again, 0, &ignored);
+	net->started = false;
+	for (uint32_t i = 0; i < net->max_pairs; i++) {
+		struct net_pair *p = &net->pairs[i];
+
+		net_rx_stop(p);
+		p->blocked = p->unfinished = false;
+		net_watch(p);
+	}
+	return 0;
+}
+
+static void handle_queue(struct virtio_kind *k, uint32_t index)
+{
+	struct virtio_net *net = net_of(k);
+
+	if (index == net_ctrl_index(net) && virtio_has(k->transport, VIRTIO_NET_F_CTRL_VQ))
+		net_ctrl_run(net);
+	else if (index / 2 >= net->max_pairs)
+		return;
+	else if (index % 2)
+		net_tx_run(&net->pairs[index / 2]);
+	else
+		net_rx_run(&net->pairs[index / 2]);
+}
+
+static void reset(struct virtio_kind *k)
+{
+	struct virtio_net *net = net_of(k);
+
+	net_filter_reset(&net->filter);
+	net->addresses = (struct announce_addresses){.nr = 0};
+	net->announcer.round = net->announcer.params.rounds;
+	net->offloads_chosen = false;
+	net->nr_pairs = 1;
+	pthread_mutex_lock(&net->lock);
+	memcpy(net->config.mac, net->factory_mac, NET_MAC_BYTES);
+	net->config.status &= (uint16_t)~VIRTIO_NET_S_ANNOUNCE;
+	pthread_mutex_unlock(&net->lock);
+}
+
+/* ---- Construction ---- */
+
+static uint64_t possible_features(const struct virtio_net *net)
+{
+	uint64_t features = ALWAYS;
+
+	for (size_t i = 0; i < NR_OFFLOADS; i++)
+		if (net->backend->offloads & offload_features[i].offload)
+			features |= VIRTIO_BIT(offload_features[i].guest) |
+				    VIRTIO_BIT(offload_features[i].host);
+	if (net->backend->mtu)
+		features |= VIRTIO_BIT(VIRTIO_NET_F_MTU);
+	if (net->max_pairs > 1)
+		features |= VIRTIO_BIT(VIRTIO_NET_F_MQ);
+	return features;
+}
+
+static void build_config(struct virtio_net *net, const struct net_config *c)
+{
+	net->config.status = VIRTIO_NET_S_LINK_UP;
+	net->config.max_virtqueue_pairs = (uint16_t)net->max_pairs;
+	net->config.mtu = net->backend->mtu;
+	if (c->has_mac)
+		memcpy(net->config.mac, c->mac, NET_MAC_BYTES);
+	else
+		net_mac_generate(c->name, net->config.mac);
+	memcpy(net->factory_mac, net->config.mac, NET_MAC_BYTES);
+}
+
+/* A card that arrives is what it was. Its driver may have changed the address it was given once, so
+ * what @c says of that, perhaps in the source's own words, means nothing. */
+static int adopt_face(const struct virtio_face *face, struct net_config *c, struct err *e)
+{
+	struct virtio_net_config seen = {.status = 0};
+
+	if (face->config_bytes != CONFIG_BYTES)
+		return err_set(e, ERR_UNSUPPORTED, EPROTO,
+			       "its configuration space has %u bytes, not %zu", face->config_bytes,
+			       (size_t)CONFIG_BYTES);
+	memcpy(&seen, face->config, CONFIG_BYTES);
+	if (seen.max_virtqueue_pairs < 1 || seen.max_virtqueue_pairs > NET_MAX_QUEUES)
+		return err_set(e, ERR_STREAM, EPROTO, "it has %u queue pairs",
+			       seen.max_virtqueue_pairs);
+	if (c->nr_queues && c->nr_queues != seen.max_virtqueue_pairs)
+		return err_set(e, ERR_USAGE, EINVAL,
+			       "the guest's card has %u queue pairs: leave queues= out here",
+			       seen.max_virtqueue_pairs);
+	c->nr_queues = seen.max_virtqueue_pairs;
+	c->has_mac = true;
+	memcpy(c->mac, seen.mac, NET_MAC_BYTES);
+	return 0;
+}
+
+/* The features the face has and this back end has not, by name. */
+static int lacks(const struct virtio_net *net, uint64_t missing, struct err *e)
+{
+	char names[64] = "";
+
+	for (size_t i = 0; i < NR_OFFLOADS; i++)
+		if (missing & (VIRTIO_BIT(offload_features[i].guest) |
+			       VIRTIO_BIT(offload_features[i].host))) {
+			strcat(names, " ");
+			strcat(names, offload_features[i].name);
+		}
+	return err_set(e, ERR_UNSUPPORTED, ENOTSUP,
+		       "'%s' lacks what the guest's card offers: features 0x%" PRIx64 "%s",
+		       net->backend->name, missing, names);
+}
+
+static int wear_face(struct virtio_net *net, const struct virtio_face *face, struct err *e)
+{
+	uint64_t theirs = face->features & KIND_BITS;
+	struct virtio_net_config seen = {.status = 0};
+	/* Whatever the MTU of this back end, the guest has been told one. */
+	uint64_t mine = net->kind.features | VIRTIO_BIT(VIRTIO_NET_F_MTU);
+
+	if (theirs & ~mine)
+		return lacks(net, theirs & ~mine, e);
+	net->kind.features = theirs;
+	memcpy(&seen, face->config, CONFIG_BYTES);
+	net->config.mtu = seen.mtu;
+	if (net->backend->mtu && net->backend->mtu < seen.mtu)
+		log_warning("'%s' has an MTU of %u, its guest uses %u; as root: ip link set %s mtu "
+			    "%u",
+			    net->backend->name, net->backend->mtu, seen.mtu, net->backend->name,
+			    seen.mtu);
+	return 0;
+}
+
+static int make_pairs(struct virtio_net *net, struct err *e)
+{
+	net->pairs = calloc(net->max_pairs, sizeof(*net->pairs));
+	if (!net->pairs)
+		return err_set(e, ERR_SYS, ENOMEM, "out of memory for a network card");
+	for (uint32_t i = 0; i < net->max_pairs; i++) {
+		struct net_pair *p = &net->pairs[i];
+
+		p->net = net;
+		p->index = i;
+		p->watch =
+			(struct io_watch){.fd = net->backend->fds[i], .ready = on_ready, .ctx = p};
+	}
+	return 0;
+}
+
+static int make_descriptors(struct virtio_net *net, struct err *e)
+{
+	int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+
+	net->again = (struct io_watch){.fd = fd, .ready = on_again, .ctx = net};
+	if (fd < 0)
+		return err_sys(e, "cannot create an eventfd");
+	return net_announcer_init(net, e);
+}
+
+static int build(struct virtio_net *net, const struct net_config *c, const struct virtio_face *face,
+		 struct err *e)
+{
+	int ret = net_backend_new(c, &net->backend, e);
+
+	if (ret < 0)
+		return ret;
+	net->max_pairs = net->backend->nr_queues;
+	net->nr_pairs = 1;
+	net_filter_reset(&net->filter);
+	build_config(net, c);
+	net->kind.features = possible_features(net);
+	net->kind.nr_queues = 2 * net->max_pairs + 1;
+	net->kind.config_bytes = CONFIG_BYTES;
+	if (face)
+		ret = wear_face(net, face, e);
+	if (!ret)
+		ret = make_pairs(net, e);
+	if (!ret)
+		ret = make_descriptors(net, e);
+	return ret;
+}
+
+static void net_free(struct virtio_kind *k)
+{
+	struct virtio_net *net = net_of(k);
+
+	if (net->rx_dropped || net->tx_dropped)
+		log_info("network %s: %" PRIu64 " frames for the guest and %" PRIu64
+			 " from it were dropped",
+			 net->backend->name, net->rx_dropped, net->tx_dropped);
+	net_announcer_fini(net);
+	if (net->again.fd >= 0)
+		close(net->again.fd);
+	net_backend_free(net->backend);
+	pthread_mutex_destroy(&net->lock);
+	free(net->pairs);
+	free(net);
+}
+
+static const struct virtio_ops ops = {
+	.type = "virtio-net",
+	.device_id = VIRTIO_ID_NET,
+	.queue_size = 256,
+	.state_version = 1,
+	.oldest_loadable = 1,
+	.config_read = config_read,
+	.start = start,
+	.stop = stop,
+	.handle_queue = handle_queue,
+	.reset = reset,
+	.save = net_save,
+	.load = net_load,
+	.free = net_free,
+};
+
+int virtio_net_new(const char *spec, uint32_t instance, const struct virtio_face *face,
+		   struct virtio_kind **out, struct err *e)
+{
+	struct net_config config;
+	struct virtio_net *net;
+	int ret = net_config_parse(spec, &config, e);
+
+	if (!ret && face)
+		ret = adopt_face(face, &config, e);
+	if (ret < 0)
+		return err_prefix(e, "network card %u", instance);
+	net = calloc(1, sizeof(*net));
+	if (!net)
+		return err_set(e, ERR_SYS, ENOMEM, "out of memory for a network card");
+	net->kind.ops = &ops;
+	net->again.fd = net->announcer.timer.fd = -1;
+	pthread_mutex_init(&net->lock, NULL);
+	ret = build(net, &config, face, e);
+	if (ret < 0) {
+		net_free(&net->kind);
+		return err_prefix(e, "network card %u", instance);
+	}
+	*out = &net->kind;
+	return 0;
+}
