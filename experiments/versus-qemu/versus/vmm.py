@@ -38,6 +38,10 @@ def set_capabilities(machine, **states):
         {"capability": name, "state": state} for name, state in states.items()]})
 
 
+# Some hosts' KVM (AMD here) offers IA32_ARCH_CAPABILITIES and refuses the value QEMU then writes.
+QEMU_CPU = "host,arch-capabilities=off"
+
+
 class Qemu:
     """As its users start it: anonymous guest memory, everything at its default, except that nothing
     limits the bandwidth. Guests larger than the host need reserve=off."""
@@ -51,7 +55,7 @@ class Qemu:
     def _start(self, run, role, extra):
         base = f"{self.directory}/{role}"
         argv = [self.program, "-M", "microvm,x-option-roms=off,isa-serial=on", "-accel", "kvm",
-                "-cpu", "host", "-nodefaults", "-no-user-config", "-display", "none",
+                "-cpu", QEMU_CPU, "-nodefaults", "-no-user-config", "-display", "none",
                 "-smp", str(run.nr_cpus), "-m", str(run.memory >> 20),
                 "-kernel", run.kernel, "-append", run.append(),
                 "-serial", f"unix:{base}.serial,server=on,wait=off",
