@@ -18,6 +18,14 @@ def loopback_bytes():
         return int(f.read())
 
 
+def processor_s():
+    """Seconds all processors have been idle, and kept from running by the hypervisor below."""
+    with open("/proc/stat") as f:
+        ticks = [int(word) for word in f.readline().split()[1:]]
+    hz = os.sysconf("SC_CLK_TCK")
+    return {"idle": (ticks[3] + ticks[4]) / hz, "stolen": ticks[7] / hz}
+
+
 def _free_port():
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))

@@ -177,7 +177,7 @@ def _blackout(last, arrived):
 
 
 def _cost(source, destination):
-    return {"time": time.monotonic(), "source": source.process.cpu_s(),
+    return {"time": time.monotonic(), "host": host.processor_s(), "source": source.process.cpu_s(),
             "destination": destination.process.cpu_s(),
             "vcpus": source.process.thread_times(source.vcpu_tids())}
 
@@ -190,6 +190,8 @@ def _costs(before, after, destination, result):
         "destination_s": after["destination"] - before["destination"],
         "vcpus_ran_s": vcpu,
         "vcpus_waited_s": after["vcpus"][1] - before["vcpus"][1],
+        "host_idle_s": after["host"]["idle"] - before["host"]["idle"],
+        "host_stolen_s": after["host"]["stolen"] - before["host"]["stolen"],
         "wall_s": after["time"] - before["time"],
     }
 
