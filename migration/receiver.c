@@ -8,15 +8,12 @@
 #include <unistd.h>
 
 #include "migration/codec.h"
+#include "migration/page_writer.h"
 #include "proto/batch.h"
 
 /* Runs from here on go from the socket into the memfd by splice: new pages are neither faulted in
  * nor zeroed first. Shorter ones are cheaper through the mapping, many at a time. */
 #define SPLICE_MIN_PAGES 16
-
-/* What the unprivileged may have by default (/proc/sys/fs/pipe-max-size); smaller is only slower.
- */
-#define PIPE_BYTES (1 << 20)
 
 struct receiver {
 	/* immutable after new */
@@ -25,7 +22,7 @@ struct receiver {
 	pthread_t thread;
 
 	/* owned by the receiver's thread */
-	int pipe_fds[2];
+	struct page_writer *writer;
 	uint64_t sequence;
 	uint32_t nr_data_pages;
 	struct batch_header head;
@@ -56,6 +53,25 @@ static void *run_at(const struct receiver *r, const struct batch_run *run)
 static size_t run_bytes(const struct batch_run *run)
 {
 	return run->nr_pages * PAGE_BYTES;
+}
+
+/* Does the page writer, and not this thread, write this run? */
+static bool is_for_writer(const struct receiver *r, const struct batch_run *run)
+{
+	return r->head.codec == BATCH_CODEC_NONE && run->kind == RUN_DATA &&
+	       run->nr_pages >= SPLICE_MIN_PAGES;
+}
+
+/* What this thread is about to write must not be overtaken by an older version of the same page
+ * that still waits in the writer. */
+static int settle(struct receiver *r, struct err *e)
+{
+	for (uint32_t i = 0; i < r->head.nr_runs; i++)
+		if (!is_for_writer(r, &r->runs[i]) &&
+		    page_writer_settle(r->writer, r->runs[i].gfn * PAGE_BYTES,
+				       run_bytes(&r->runs[i]), e) < 0)
+			return -e->code;
+	return 0;
 }
 
 /* Memory starts as zeroes: only what was written before needs clearing, and memory that never was
@@ -137,8 +153,8 @@ static int receive_raw(struct receiver *r, struct err *e)
 			return -e->code;
 		if (i == r->head.nr_runs)
 			break;
-		if (link_recvfile(r->link, r->pipe_fds, guest_mem_fd(r->config.mem),
-				  r->runs[i].gfn * PAGE_BYTES, run_bytes(&r->runs[i]), e) < 0)
+		if (page_writer_take(r->writer, r->link, r->runs[i].gfn * PAGE_BYTES,
+				     run_bytes(&r->runs[i]), e) < 0)
 			return -e->code;
 		i++;
 	}
@@ -171,6 +187,8 @@ static int answer_barrier(struct receiver *r, struct err *e)
 {
 	struct batch_back back = {.magic = BATCH_BACK_MAGIC, .round = r->head.round};
 
+	if (page_writer_drain(r->writer, e) < 0)
+		return -e->code;
 	/* First visible to the engine, then to the source: STATE may follow the answer at once. */
 	pthread_mutex_lock(&r->lock);
 	r->round = r->head.round;
@@ -191,6 +209,8 @@ static int receive_batch(struct receiver *r, struct err *e)
 			     &r->nr_data_pages, e) < 0 ||
 	    check_ram(r, e) < 0)
 		return -e->code;
+	if (settle(r, e) < 0)
+		return -e->code;
 	apply_zero_runs(r);
 	if (allocate_chunks(r, e) < 0)
 		return -e->code;
@@ -203,8 +223,13 @@ static void *receiver_main(void *arg)
 	struct receiver *r = arg;
 	struct err e = ERR_INIT;
 
+	struct err cause = ERR_INIT;
+
 	while (receive_batch(r, &e) == 0)
 		;
+	/* A writer that fails cancels; say why it did. */
+	if (page_writer_drain(r->writer, &cause) < 0)
+		e = cause;
 	err_prefix(&e, "channel %u", r->config.index);
 	pthread_mutex_lock(&r->lock);
 	r->failure = e;
@@ -215,10 +240,7 @@ static void *receiver_main(void *arg)
 
 static void release(struct receiver *r)
 {
-	if (r->pipe_fds[0] >= 0) {
-		close(r->pipe_fds[0]);
-		close(r->pipe_fds[1]);
-	}
+	page_writer_free(r->writer);
 	link_free(r->link);
 	free(r->packed);
 	free(r->unpacked);
@@ -230,11 +252,8 @@ static int prepare(struct receiver *r, struct err *e)
 {
 	int ret;
 
-	if (pipe2(r->pipe_fds, O_CLOEXEC) < 0) {
-		r->pipe_fds[0] = -1;
-		return err_sys(e, "cannot create a pipe");
-	}
-	fcntl(r->pipe_fds[0], F_SETPIPE_SZ, PIPE_BYTES);
+	if (page_writer_new(guest_mem_fd(r->config.mem), r->config.abort, &r->writer, e) < 0)
+		return -e->code;
 	r->packed = malloc(BATCH_MAX_PAGES * PAGE_BYTES);
 	r->unpacked = malloc(BATCH_MAX_PAGES * PAGE_BYTES);
 	if (!r->packed || !r->unpacked)
@@ -254,7 +273,6 @@ int receiver_new(const struct receiver_config *config, struct link *link, struct
 	}
 	r->config = *config;
 	r->link = link;
-	r->pipe_fds[0] = -1;
 	pthread_mutex_init(&r->lock, NULL);
 	if (prepare(r, e) < 0) {
 		release(r);

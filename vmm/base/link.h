@@ -54,15 +54,15 @@ int link_sendv_more(struct link *l, struct iovec *iov, int nr_iov, bool more, st
 int link_sendfile(struct link *l, int fd, uint64_t offset, size_t len, struct err *e);
 
 /* As link_sendv, but the socket takes references to the pages of @iov instead of copying them; they
- * are read when they are transmitted, not when this call returns. @pipe_fds as below. */
+ * are read when they are transmitted, not when this call returns. @pipe_fds is a
+ * pipe of any size, empty before and after. */
 int link_splicev(struct link *l, const int pipe_fds[2], struct iovec *iov, int nr_iov,
 		 struct err *e);
 
-/* Receive @len bytes into the file @fd at @offset, through the pipe @pipe_fds (any size, empty
- * before and after), without mapping the file: new pages are neither zeroed first nor faulted in.
- */
-int link_recvfile(struct link *l, const int pipe_fds[2], int fd, uint64_t offset, size_t len,
-		  struct err *e);
+/* Move up to @len bytes that have come into the pipe @pipe_fd, by reference where the socket can:
+ * how many, at least one. Without @wait 0 says that nothing has come or that the pipe is full;
+ * with it the pipe must be empty, because a full one cannot be told from a silent peer. */
+ssize_t link_recvpipe(struct link *l, int pipe_fd, size_t len, bool wait, struct err *e);
 
 /* Wake and fail whatever waits on the link. Any thread. */
 void link_shutdown(struct link *l);
