@@ -10,6 +10,7 @@
 
 #define BATCH_MAGIC      0x48435442u
 #define BATCH_BACK_MAGIC 0x4b434142u
+#define GRANT_MAGIC      0x544e5247u
 #define BATCH_MAX_RUNS   512u
 #define BATCH_MAX_PAGES  512u
 #define BATCH_PAGE_BYTES 4096u
@@ -18,11 +19,17 @@
 
 enum batch_kind {
 	BATCH_PAGES = 1,
-	BATCH_BARRIER = 2
+	BATCH_BARRIER = 2,
+	BATCH_PLACED = 3, /* the data pages come beside the connection, by RDMA WRITE */
+	BATCH_WINDOW = 4, /* regions to pin and to unpin */
+	BATCH_CLOSE = 5,  /* no more RDMA on this channel */
+	NR_BATCH_KINDS
 };
 enum run_kind {
 	RUN_DATA = 1,
-	RUN_ZERO = 2
+	RUN_ZERO = 2,
+	RUN_PIN = 3,  /* of a WINDOW */
+	RUN_UNPIN = 4 /* of a WINDOW */
 };
 enum batch_codec {
 	BATCH_CODEC_NONE = 0,
@@ -54,6 +61,16 @@ struct batch_back {
 	uint32_t round;
 };
 _Static_assert(sizeof(struct batch_back) == 8, "wire layout");
+
+/* The answer to one RUN_PIN. */
+struct batch_grant {
+	uint32_t magic;
+	uint32_t refused; /* 0, or the errno why it could not be pinned */
+	uint64_t gfn;     /* of that run */
+	uint32_t key;     /* what an RDMA WRITE to it must present; remote address = gfn * 4096 */
+	uint32_t zero;
+};
+_Static_assert(sizeof(struct batch_grant) == 24, "wire layout");
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the wire is little-endian");
 
 /* Which channel carries a page. */

@@ -104,7 +104,7 @@ int link_connect(const struct uri *uri, uint64_t timeout_ns, const struct cancel
 	struct sockaddr_un sun;
 	int fd;
 
-	if (uri->scheme == URI_TCP) {
+	if (uri->scheme != URI_UNIX) {
 		fd = connect_tcp(uri, timeout_ns, cancel, e);
 	} else {
 		unix_address(uri, &sun);
@@ -163,8 +163,8 @@ static int listen_tcp(struct link_listener *ll, struct err *e)
 	getsockname(ll->fd, (struct sockaddr *)&ss, &len);
 	getnameinfo((struct sockaddr *)&ss, len, host, sizeof(host), port, sizeof(port),
 		    NI_NUMERICHOST | NI_NUMERICSERV);
-	snprintf(ll->address, sizeof(ll->address), strchr(host, ':') ? "tcp:[%s]:%s" : "tcp:%s:%s",
-		 host, port);
+	snprintf(ll->address, sizeof(ll->address), strchr(host, ':') ? "%s:[%s]:%s" : "%s:%s:%s",
+		 ll->uri.scheme == URI_RDMA ? "rdma" : "tcp", host, port);
 	return 0;
 }
 
@@ -186,7 +186,7 @@ int link_listen(const struct uri *uri, struct link_listener **out, struct err *e
 	if (!ll)
 		return err_set(e, ERR_SYS, ENOMEM, "out of memory for a listener");
 	ll->uri = *uri;
-	ret = uri->scheme == URI_TCP ? listen_tcp(ll, e) : listen_unix(ll, e);
+	ret = uri->scheme != URI_UNIX ? listen_tcp(ll, e) : listen_unix(ll, e);
 	if (ret < 0) {
 		free(ll);
 		return ret;

@@ -9,7 +9,9 @@
 static int bad(const char *text, const char *why, struct err *e)
 {
 	return err_set(e, ERR_USAGE, EINVAL,
-		       "'%.200s' %s; write tcp:HOST:PORT, tcp:[IPV6]:PORT or unix:PATH", text, why);
+		       "'%.200s' %s; write tcp:HOST:PORT, tcp:[IPV6]:PORT, "
+		       "rdma:HOST:PORT or unix:PATH",
+		       text, why);
 }
 
 static int parse_unix(const char *path, struct uri *uri, struct err *e)
@@ -24,7 +26,7 @@ static int parse_unix(const char *path, struct uri *uri, struct err *e)
 	return 0;
 }
 
-static int parse_tcp(const char *rest, struct uri *uri, struct err *e)
+static int parse_host_port(const char *rest, struct uri *uri, struct err *e)
 {
 	const char *colon = strrchr(rest, ':');
 	size_t host_len;
@@ -56,7 +58,11 @@ int uri_parse(const char *text, struct uri *uri, struct err *e)
 	strcpy(uri->text, text);
 	if (!strncmp(text, "tcp:", 4)) {
 		uri->scheme = URI_TCP;
-		return parse_tcp(text + 4, uri, e);
+		return parse_host_port(text + 4, uri, e);
+	}
+	if (!strncmp(text, "rdma:", 5)) {
+		uri->scheme = URI_RDMA;
+		return parse_host_port(text + 5, uri, e);
 	}
 	if (!strncmp(text, "unix:", 5)) {
 		uri->scheme = URI_UNIX;

@@ -1,6 +1,7 @@
 /*
- * Where a migration goes to or comes from: tcp:HOST:PORT, unix:PATH. An IPv6 address stands in
- * brackets: tcp:[::1]:4444. Plain data.
+ * Where a migration goes to or comes from: tcp:HOST:PORT, unix:PATH, rdma:HOST:PORT. An IPv6
+ * address stands in brackets: tcp:[::1]:4444. rdma: is TCP for everything but the pages. Plain
+ * data.
  */
 #pragma once
 
@@ -8,13 +9,14 @@
 
 enum uri_scheme {
 	URI_TCP,
-	URI_UNIX
+	URI_UNIX,
+	URI_RDMA
 };
 
 struct uri {
 	enum uri_scheme scheme;
-	char host[256]; /* tcp; empty means loopback */
-	char port[16];  /* tcp */
+	char host[256]; /* tcp, rdma; empty means loopback */
+	char port[16];  /* tcp, rdma */
 	char path[108]; /* unix; fits sockaddr_un */
 	char text[400]; /* as the user wrote it, for messages */
 };

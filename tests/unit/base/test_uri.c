@@ -36,6 +36,18 @@ static void test_tcp(void **state)
 	expect_tcp("tcp:[::1]:65535", "::1", "65535");
 }
 
+static void test_rdma(void **state)
+{
+	struct err e = ERR_INIT;
+	struct uri u;
+
+	(void)state;
+	assert_int_equal(uri_parse("rdma:10.0.0.1:4444", &u, &e), 0);
+	assert_int_equal(u.scheme, URI_RDMA);
+	assert_string_equal(u.host, "10.0.0.1");
+	assert_string_equal(u.port, "4444");
+}
+
 static void test_unix(void **state)
 {
 	struct err e = ERR_INIT;
@@ -62,7 +74,7 @@ static void test_refused(void **state)
 	expect_refused("tcp:host:65536");
 	expect_refused("tcp:host:-1");
 	expect_refused("unix:");
-	expect_refused("rdma:host:1");
+	expect_refused("rdma:host");
 	expect_refused("/tmp/socket");
 	memset(long_path + 5, 'a', 200);
 	expect_refused(long_path);
@@ -78,6 +90,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_tcp),
+		cmocka_unit_test(test_rdma),
 		cmocka_unit_test(test_unix),
 		cmocka_unit_test(test_refused),
 	};

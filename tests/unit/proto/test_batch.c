@@ -45,7 +45,9 @@ static void test_header(void **state)
 	h.sequence = 8;
 	expect_header(&h, 0);
 	h = good_header();
-	h.kind = 3;
+	h.kind = 0;
+	expect_header(&h, 0);
+	h.kind = NR_BATCH_KINDS;
 	expect_header(&h, 0);
 	h = good_header();
 	h.codec = NR_BATCH_CODECS;
@@ -126,6 +128,57 @@ static void test_payload_fits_the_runs(void **state)
 	expect_runs(&h, runs, 0, 0);
 }
 
+/* Section 6: what goes beside the connection has no payload on it. */
+static void test_rdma_kinds(void **state)
+{
+	static const uint8_t with_runs[] = {BATCH_PLACED, BATCH_WINDOW};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(with_runs); i++) {
+		struct batch_header h = good_header();
+
+		h.kind = with_runs[i];
+		expect_header(&h, 0); /* payload */
+		h.payload_bytes = 0;
+		expect_header(&h, 1);
+		h.codec = BATCH_CODEC_LZ4;
+		expect_header(&h, 0);
+		h.codec = BATCH_CODEC_NONE;
+		h.nr_runs = 0;
+		expect_header(&h, 0);
+	}
+	for (uint16_t nr_runs = 0; nr_runs < 2; nr_runs++) {
+		struct batch_header h = {.magic = BATCH_MAGIC,
+					 .kind = BATCH_CLOSE,
+					 .nr_runs = nr_runs,
+					 .sequence = 7};
+
+		expect_header(&h, !nr_runs);
+	}
+}
+
+static void test_runs_fit_the_kind_of_batch(void **state)
+{
+	struct batch_header h = good_header();
+	struct batch_run run = data_run(512, 3);
+
+	(void)state;
+	h.payload_bytes = 0;
+	h.kind = BATCH_PLACED;
+	expect_runs(&h, &run, 1, 3);
+	run.kind = RUN_PIN;
+	expect_runs(&h, &run, 0, 0);
+	h.kind = BATCH_WINDOW;
+	expect_runs(&h, &run, 1, 0);
+	run.kind = RUN_UNPIN;
+	expect_runs(&h, &run, 1, 0);
+	run.kind = RUN_DATA;
+	expect_runs(&h, &run, 0, 0);
+	run = data_run(0, 1); /* another channel's */
+	run.kind = RUN_PIN;
+	expect_runs(&h, &run, 0, 0);
+}
+
 static void test_too_many_data_pages(void **state)
 {
 	struct batch_header h = good_header();
@@ -154,6 +207,8 @@ int main(void)
 		cmocka_unit_test(test_header),
 		cmocka_unit_test(test_barrier_carries_nothing),
 		cmocka_unit_test(test_runs),
+		cmocka_unit_test(test_rdma_kinds),
+		cmocka_unit_test(test_runs_fit_the_kind_of_batch),
 		cmocka_unit_test(test_payload_fits_the_runs),
 		cmocka_unit_test(test_too_many_data_pages),
 		cmocka_unit_test(test_every_chunk_has_one_channel),
