@@ -195,6 +195,7 @@ static void release(struct migration_destination *d)
 {
 	buf_fini(&d->record.body);
 	boot_image_free(d->image);
+	rdma_listener_free(d->rdma);
 	bitmap_fini(&d->written);
 	cancel_free(d->cancel);
 	pthread_mutex_destroy(&d->lock);
@@ -215,6 +216,8 @@ int migration_destination_start(struct link_listener *listener,
 	pthread_mutex_init(&d->lock, NULL);
 	strncpy(d->report.uri, link_listener_address(listener), sizeof(d->report.uri) - 1);
 	ret = cancel_new(&d->cancel, e);
+	if (ret == 0)
+		ret = destination_listen_rdma(d, e);
 	if (ret == 0) {
 		ret = pthread_create(&d->thread, NULL, destination_main, d);
 		if (ret)

@@ -9,6 +9,7 @@
 
 #include "migration/blackout.h"
 #include "migration/migration.h"
+#include "migration/rdma/conn.h"
 #include "migration/receiver.h"
 #include "proto/record.h"
 #include "vmm/base/cancel.h"
@@ -17,6 +18,8 @@ struct migration_destination {
 	/* immutable after start */
 	struct link_listener *listener;
 	struct migration_destination_config config;
+	struct rdma_listener *rdma; /* NULL: no RDMA here */
+	uint64_t pin_bytes;         /* for RDMA, all channels together */
 	pthread_t thread;
 
 	/* Requested by the user or by a failing receiver; wakes every wait of this migration. */
@@ -47,6 +50,13 @@ struct migration_destination {
 	uint32_t nr_receivers;
 	struct receiver *receivers[MIGRATION_MAX_CHANNELS];
 };
+
+/* Listen for RDMA beside the listener's TCP, if its address asks for that: destination_rdma.c. */
+int destination_listen_rdma(struct migration_destination *d, struct err *e);
+/* Wait for channel @index's RDMA connection; @out is NULL when the source has decided against it.
+ */
+int destination_accept_rdma(struct migration_destination *d, struct link *link, uint32_t index,
+			    struct placement **out, struct err *e);
 
 int destination_accept(struct migration_destination *d, struct err *e);
 int destination_negotiate(struct migration_destination *d, struct err *e);

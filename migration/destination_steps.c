@@ -49,6 +49,7 @@ int destination_negotiate(struct migration_destination *d, struct err *e)
 	char program[] = "godwit " GODWIT_VERSION;
 	char host[65] = "";
 	Godwit__HelloAck ack = GODWIT__HELLO_ACK__INIT;
+	Godwit__Rdma rdma = GODWIT__RDMA__INIT;
 	ProtobufCMessage *m;
 	int ret;
 
@@ -65,6 +66,11 @@ int destination_negotiate(struct migration_destination *d, struct err *e)
 	ack.has_version = 1;
 	ack.program = program;
 	ack.host = host;
+	if (d->rdma) {
+		rdma.has_pin_bytes = 1;
+		rdma.pin_bytes = d->pin_bytes;
+		ack.rdma = &rdma;
+	}
 	return record_send(&d->records, RECORD_HELLO_ACK, &ack.base, e);
 }
 
@@ -138,7 +144,7 @@ int destination_image(struct migration_destination *d, struct err *e)
 
 /* Does this connection introduce itself as a channel of this migration that we lack? */
 static int check_channel(struct migration_destination *d, const struct record *r, uint32_t *index,
-			 struct err *e)
+			 bool *rdma, struct err *e)
 {
 	ProtobufCMessage *m = record_unpack(r, &godwit__channel__descriptor, e);
 	const Godwit__Channel *c = (const Godwit__Channel *)m;
@@ -147,16 +153,17 @@ static int check_channel(struct migration_destination *d, const struct record *r
 	if (!m)
 		return -e->code;
 	*index = c->index;
+	*rdma = c->has_rdma && c->rdma;
 	if (!c->has_migration_id || c->migration_id.len != sizeof(d->id) ||
 	    memcmp(c->migration_id.data, d->id, sizeof(d->id)) != 0 || !c->has_index ||
-	    c->index >= d->nr_channels || d->receivers[c->index])
+	    c->index >= d->nr_channels || d->receivers[c->index] || (*rdma && !d->rdma))
 		ret = err_set(e, ERR_STREAM, EPROTO, "a connection that is no channel of ours");
 	protobuf_c_message_free_unpacked(m, NULL);
 	return ret;
 }
 
 static int start_receiver(struct migration_destination *d, struct link *link, uint32_t index,
-			  struct err *e)
+			  bool rdma, struct err *e)
 {
 	struct receiver_config config = {.index = index,
 					 .nr_channels = d->nr_channels,
@@ -164,9 +171,14 @@ static int start_receiver(struct migration_destination *d, struct link *link, ui
 					 .written = &d->written,
 					 .abort = d->cancel,
 					 .fault = d->config.fault};
+	struct placement *placement = NULL;
 	struct receiver *receiver;
 
-	if (receiver_new(&config, link, &receiver, e) < 0)
+	if (rdma && destination_accept_rdma(d, link, index, &placement, e) < 0) {
+		link_free(link);
+		return -e->code;
+	}
+	if (receiver_new(&config, link, placement, &receiver, e) < 0)
 		return -e->code;
 	pthread_mutex_lock(&d->lock);
 	d->receivers[index] = receiver;
@@ -182,12 +194,13 @@ static int admit(struct migration_destination *d, struct link *link, struct err 
 	struct record r = {.body = BUF_INIT};
 	struct err stranger = ERR_INIT;
 	uint32_t index = 0;
+	bool rdma = false;
 	bool ours;
 
 	link_set_stall_timeout(link, HANDSHAKE_NS / 2);
 	record_stream_init(&records, link, "source");
 	ours = record_expect(&records, RECORD_CHANNEL, &r, &stranger) == 0 &&
-	       check_channel(d, &r, &index, &stranger) == 0;
+	       check_channel(d, &r, &index, &rdma, &stranger) == 0;
 	buf_fini(&r.body);
 	if (!ours) {
 		link_free(link);
@@ -199,7 +212,7 @@ static int admit(struct migration_destination *d, struct link *link, struct err 
 		link_free(link);
 		return -e->code;
 	}
-	return start_receiver(d, link, index, e);
+	return start_receiver(d, link, index, rdma, e);
 }
 
 int destination_channels(struct migration_destination *d, struct err *e)

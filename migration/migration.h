@@ -53,6 +53,10 @@ struct migration_destination_config {
 	struct migration_events events;
 	struct fault *fault;
 	uint64_t accept_timeout_ns; /* 0: wait for ever for the source */
+	/* For a listener at an rdma: address; else unused. */
+	uint64_t rdma_pin_bytes;       /* most to pin; 0: the default of migration/params.h */
+	bool rdma_fallback;            /* listen without RDMA when this host has none */
+	const struct verbs_ops *verbs; /* NULL: the system's */
 };
 
 /* Take one VM from @listener (which outlives the engine). After a commit the VM runs (or stays

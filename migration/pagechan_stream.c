@@ -26,13 +26,12 @@
 
 struct stream_chan {
 	struct pagechan base; /* first */
-	struct link *link;
+	struct batch_out out;
 	const struct guest_mem *mem;
 	struct rate_limit *limit;
 	struct codec_choice choice;
 	const struct codec_ops *next_codec; /* for the next batch; NULL: raw */
-	uint64_t sequence;
-	int pipe_fds[2];   /* empty between calls */
+	int pipe_fds[2];                    /* empty between calls */
 	uint8_t *snapshot; /* BATCH_MAX_PAGES pages: the private copy that codecs read */
 	uint8_t *packed;
 };
@@ -48,22 +47,13 @@ static void plan_next(struct stream_chan *s)
 	s->base.batch_pages = s->next_codec ? COMPRESS_BATCH_PAGES : BATCH_MAX_PAGES;
 }
 
-static int send_head(struct stream_chan *s, const struct page_batch *b, uint8_t kind, uint8_t codec,
-		     uint32_t payload_bytes, struct err *e)
+static int send_head(struct stream_chan *s, const struct page_batch *b, enum batch_kind kind,
+		     uint8_t codec, uint32_t payload_bytes, struct err *e)
 {
-	struct batch_header h = {.magic = BATCH_MAGIC,
-				 .kind = kind,
-				 .codec = codec,
-				 .nr_runs = (uint16_t)b->nr_runs,
-				 .payload_bytes = payload_bytes,
-				 .round = b->round,
-				 .sequence = s->sequence++};
-	struct iovec iov[2] = {{.iov_base = &h, .iov_len = sizeof(h)},
-			       {.iov_len = b->nr_runs * sizeof(b->runs[0])}};
-	const void *runs = b->runs;
+	struct batch_head head = {
+		.kind = kind, .codec = codec, .round = b->round, .payload_bytes = payload_bytes};
 
-	memcpy(&iov[1].iov_base, &runs, sizeof(runs)); /* sendmsg only reads through it */
-	return link_sendv_more(s->link, iov, 2, payload_bytes > 0, e);
+	return batch_out_send(&s->out, &head, b->runs, b->nr_runs, e);
 }
 
 static uint64_t run_gpa(const struct batch_run *run)
@@ -103,11 +93,11 @@ static int send_raw(struct stream_chan *s, const struct page_batch *b, struct er
 
 	for (uint32_t i = 0; i < b->nr_runs;) {
 		i = gather_short(s, b, i, iov, &nr_iov);
-		if (nr_iov && link_splicev(s->link, s->pipe_fds, iov, nr_iov, e) < 0)
+		if (nr_iov && link_splicev(s->out.link, s->pipe_fds, iov, nr_iov, e) < 0)
 			return -e->code;
 		if (i == b->nr_runs)
 			break;
-		if (link_sendfile(s->link, guest_mem_fd(s->mem), run_gpa(&b->runs[i]),
+		if (link_sendfile(s->out.link, guest_mem_fd(s->mem), run_gpa(&b->runs[i]),
 				  run_bytes(&b->runs[i]), e) < 0)
 			return -e->code;
 		i++;
@@ -152,7 +142,7 @@ static int transmit(struct stream_chan *s, const struct page_batch *b, size_t pa
 	if (packed) {
 		if (send_head(s, b, BATCH_PAGES, s->next_codec->wire_id, (uint32_t)packed, e) < 0)
 			return -e->code;
-		return link_send(s->link, s->packed, packed, e);
+		return link_send(s->out.link, s->packed, packed, e);
 	}
 	if (send_head(s, b, BATCH_PAGES, BATCH_CODEC_NONE, raw_bytes, e) < 0)
 		return -e->code;
@@ -165,7 +155,7 @@ static int stream_send(struct pagechan *c, const struct page_batch *b, struct se
 	struct stream_chan *s = self(c);
 	size_t packed = s->next_codec && b->nr_data_pages ? pack(s, b) : 0;
 	size_t payload = packed ? packed : b->nr_data_pages * PAGE_BYTES;
-	size_t wire = sizeof(struct batch_header) + b->nr_runs * sizeof(b->runs[0]) + payload;
+	size_t wire = batch_out_bytes(b->nr_runs) + payload;
 	uint64_t start_ns = clock_now_ns();
 
 	if (rate_limit_take(s->limit, wire, e) < 0 || transmit(s, b, packed, e) < 0)
@@ -185,29 +175,24 @@ static int stream_barrier(struct pagechan *c, uint32_t round, struct send_stats 
 {
 	struct stream_chan *s = self(c);
 	struct page_batch none = {.round = round};
-	struct batch_back back;
 
 	if (send_head(s, &none, BATCH_BARRIER, BATCH_CODEC_NONE, 0, e) < 0 ||
-	    link_recv(s->link, &back, sizeof(back), e) < 0)
+	    batch_out_await_back(&s->out, round, e) < 0)
 		return -e->code;
-	if (back.magic != BATCH_BACK_MAGIC || back.round != round)
-		return err_set(e, ERR_STREAM, EPROTO,
-			       "the destination answered round %u's barrier with 0x%08x, %u", round,
-			       back.magic, back.round);
 	stats->wire_bytes += sizeof(struct batch_header);
 	return 0;
 }
 
 static void stream_shutdown(struct pagechan *c)
 {
-	link_shutdown(self(c)->link);
+	link_shutdown(self(c)->out.link);
 }
 
 static void stream_free(struct pagechan *c)
 {
 	struct stream_chan *s = self(c);
 
-	link_free(s->link);
+	link_free(s->out.link);
 	if (s->pipe_fds[0] >= 0) {
 		close(s->pipe_fds[0]);
 		close(s->pipe_fds[1]);
@@ -239,17 +224,18 @@ static int prepare(struct stream_chan *s, const char *codec, struct err *e)
 	return codec_choice_init(&s->choice, codec, e);
 }
 
-int pagechan_stream_new(struct link *link, const struct guest_mem *mem, const char *codec,
-			struct rate_limit *limit, struct pagechan **out, struct err *e)
+int pagechan_stream_resume(const struct batch_out *out, const struct guest_mem *mem,
+			   const char *codec, struct rate_limit *limit, struct pagechan **chan,
+			   struct err *e)
 {
 	struct stream_chan *s = calloc(1, sizeof(*s));
 
 	if (!s) {
-		link_free(link);
+		link_free(out->link);
 		return err_set(e, ERR_SYS, ENOMEM, "out of memory for a page channel");
 	}
 	s->base.ops = &stream_ops;
-	s->link = link;
+	s->out = *out;
 	s->mem = mem;
 	s->limit = limit;
 	if (prepare(s, codec, e) < 0) {
@@ -257,6 +243,14 @@ int pagechan_stream_new(struct link *link, const struct guest_mem *mem, const ch
 		return -e->code;
 	}
 	plan_next(s);
-	*out = &s->base;
+	*chan = &s->base;
 	return 0;
+}
+
+int pagechan_stream_open(const struct pagechan_source *src, struct link *link,
+			 struct pagechan **chan, struct err *e)
+{
+	struct batch_out out = {.link = link};
+
+	return pagechan_stream_resume(&out, src->mem, src->params->codec, src->limit, chan, e);
 }

@@ -5,6 +5,7 @@
 
 #include "dirty-tracking/dirty.h"
 #include "migration/codec.h"
+#include "migration/rdma/pin_limit.h"
 #include "vmm/base/clock.h"
 
 void migration_params_init(struct migration_params *p)
@@ -14,6 +15,7 @@ void migration_params_init(struct migration_params *p)
 		.nr_channels = 1,
 		.codec = "auto",
 		.tracker = "bitmap",
+		.rdma_pin_bytes = MIGRATION_RDMA_PIN,
 		.connect_timeout_ns = 10 * NS_PER_S,
 		.stall_timeout_ns = 20 * NS_PER_S,
 	};
@@ -39,6 +41,12 @@ int migration_params_check(const struct migration_params *p, struct err *e)
 		return err_set(e, ERR_USAGE, EINVAL,
 			       "the downtime limit must be over 0 and at most "
 			       "2000 s");
+	if (p->rdma_pin_bytes < p->nr_channels * PIN_MIN_CHANNEL_BYTES)
+		return err_set(
+			e, ERR_USAGE, EINVAL,
+			"%llu KiB to pin for RDMA are too little for %u channels: at least %llu",
+			(unsigned long long)p->rdma_pin_bytes / 1024, p->nr_channels,
+			p->nr_channels * PIN_MIN_CHANNEL_BYTES / 1024);
 	if (codec_check_name(p->codec, e) < 0)
 		return -e->code;
 	return check_tracker(p->tracker, e);

@@ -8,6 +8,9 @@
 #include "vmm/base/err.h"
 
 #define MIGRATION_MAX_CHANNELS 16
+#define MIGRATION_RDMA_PIN     (1ull << 30) /* the default budget */
+
+struct verbs_ops;
 
 struct migration_params {
 	uint64_t downtime_limit_ns;  /* default 300 ms, as QEMU's */
@@ -18,6 +21,9 @@ struct migration_params {
 	bool verify;                 /* compare digests of RAM and state before commit */
 	uint32_t max_rounds;         /* give up when not converged by then; 0: never; default 0 */
 	uint64_t connect_timeout_ns; /* default 10 s */
+	uint64_t rdma_pin_bytes; /* most to pin on each side; PIN_ALL: no limit; default 1 GiB */
+	bool rdma_fallback;      /* go on over TCP when RDMA does not work; default no */
+	const struct verbs_ops *verbs; /* NULL: the system's; tests bring their own */
 	uint64_t stall_timeout_ns; /* no progress for that long fails the migration; default 20 s */
 };
 

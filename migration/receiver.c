@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -23,12 +24,15 @@ struct receiver {
 
 	/* owned by the receiver's thread */
 	struct page_writer *writer;
+	struct placement *placement; /* NULL: none, or closed */
 	uint64_t sequence;
 	uint32_t nr_data_pages;
 	struct batch_header head;
 	struct batch_run runs[BATCH_MAX_RUNS];
 	uint8_t *packed;
 	uint8_t *unpacked;
+
+	_Atomic uint64_t placed_bytes; /* for progress */
 
 	pthread_mutex_t lock; /* guards the rest */
 	uint32_t round;
@@ -183,39 +187,95 @@ static int receive_packed(struct receiver *r, struct err *e)
 	return 0;
 }
 
-static int answer_barrier(struct receiver *r, struct err *e)
+static int answer_back(struct receiver *r, struct err *e)
 {
 	struct batch_back back = {.magic = BATCH_BACK_MAGIC, .round = r->head.round};
 
+	return link_send(r->link, &back, sizeof(back), e);
+}
+
+static int answer_barrier(struct receiver *r, struct err *e)
+{
 	if (page_writer_drain(r->writer, e) < 0)
+		return -e->code;
+	if (r->placement && r->placement->ops->finish(r->placement, r->head.round, e) < 0)
 		return -e->code;
 	/* First visible to the engine, then to the source: STATE may follow the answer at once. */
 	pthread_mutex_lock(&r->lock);
 	r->round = r->head.round;
 	pthread_mutex_unlock(&r->lock);
-	return link_send(r->link, &back, sizeof(back), e);
+	return answer_back(r, e);
+}
+
+static void end_placement(struct receiver *r)
+{
+	if (r->placement)
+		r->placement->ops->free(r->placement);
+	r->placement = NULL;
+}
+
+static int answer_close(struct receiver *r, struct err *e)
+{
+	end_placement(r);
+	return answer_back(r, e);
+}
+
+static int need_placement(const struct receiver *r, struct err *e)
+{
+	if (r->placement)
+		return 0;
+	return err_set(e, ERR_STREAM, EPROTO, "a batch of kind %u on a channel without RDMA",
+		       r->head.kind);
+}
+
+static int receive_pages(struct receiver *r, struct err *e)
+{
+	if (r->head.kind == BATCH_PLACED && need_placement(r, e) < 0)
+		return -e->code;
+	if (settle(r, e) < 0)
+		return -e->code;
+	apply_zero_runs(r);
+	if (r->head.kind == BATCH_PAGES && allocate_chunks(r, e) < 0)
+		return -e->code;
+	mark_written(r);
+	if (r->head.kind == BATCH_PLACED) {
+		atomic_fetch_add(&r->placed_bytes, r->nr_data_pages * PAGE_BYTES);
+		return 0;
+	}
+	return r->head.codec == BATCH_CODEC_NONE ? receive_raw(r, e) : receive_packed(r, e);
+}
+
+static int receive_window(struct receiver *r, struct err *e)
+{
+	if (need_placement(r, e) < 0)
+		return -e->code;
+	return r->placement->ops->window(r->placement, r->runs, r->head.nr_runs, e);
+}
+
+static int receive_head(struct receiver *r, struct err *e)
+{
+	if (r->placement && r->placement->ops->wait(r->placement, e) < 0)
+		return -e->code;
+	if (link_recv(r->link, &r->head, sizeof(r->head), e) < 0 ||
+	    batch_check_header(&r->head, r->sequence++, e) < 0)
+		return -e->code;
+	return fault_point(r->config.fault, "dst.batch", e);
 }
 
 static int receive_batch(struct receiver *r, struct err *e)
 {
-	if (link_recv(r->link, &r->head, sizeof(r->head), e) < 0 ||
-	    batch_check_header(&r->head, r->sequence++, e) < 0 ||
-	    fault_point(r->config.fault, "dst.batch", e) < 0)
+	if (receive_head(r, e) < 0)
 		return -e->code;
 	if (r->head.kind == BATCH_BARRIER)
 		return answer_barrier(r, e);
+	if (r->head.kind == BATCH_CLOSE)
+		return answer_close(r, e);
 	if (link_recv(r->link, r->runs, r->head.nr_runs * sizeof(r->runs[0]), e) < 0 ||
 	    batch_check_runs(&r->head, r->runs, r->config.index, r->config.nr_channels,
 			     &r->nr_data_pages, e) < 0 ||
 	    check_ram(r, e) < 0)
 		return -e->code;
-	if (settle(r, e) < 0)
-		return -e->code;
-	apply_zero_runs(r);
-	if (allocate_chunks(r, e) < 0)
-		return -e->code;
-	mark_written(r);
-	return r->head.codec == BATCH_CODEC_NONE ? receive_raw(r, e) : receive_packed(r, e);
+	return r->head.kind == BATCH_WINDOW ? receive_window(r, e) : receive_pages(r, e);
 }
 
 static void *receiver_main(void *arg)
@@ -231,6 +291,7 @@ static void *receiver_main(void *arg)
 	if (page_writer_drain(r->writer, &cause) < 0)
 		e = cause;
 	err_prefix(&e, "channel %u", r->config.index);
+	end_placement(r); /* whatever the end was: nothing stays pinned */
 	pthread_mutex_lock(&r->lock);
 	r->failure = e;
 	pthread_mutex_unlock(&r->lock);
@@ -241,6 +302,7 @@ static void *receiver_main(void *arg)
 static void release(struct receiver *r)
 {
 	page_writer_free(r->writer);
+	end_placement(r);
 	link_free(r->link);
 	free(r->packed);
 	free(r->unpacked);
@@ -262,17 +324,29 @@ static int prepare(struct receiver *r, struct err *e)
 	return ret ? err_set(e, ERR_SYS, ret, "cannot create a receiver thread") : 0;
 }
 
-int receiver_new(const struct receiver_config *config, struct link *link, struct receiver **out,
-		 struct err *e)
+static struct receiver *allocate(struct link *link, struct placement *placement, struct err *e)
 {
 	struct receiver *r = calloc(1, sizeof(*r));
 
-	if (!r) {
-		link_free(link);
-		return err_set(e, ERR_SYS, ENOMEM, "out of memory for a channel");
-	}
+	if (r)
+		return r;
+	if (placement)
+		placement->ops->free(placement);
+	link_free(link);
+	err_set(e, ERR_SYS, ENOMEM, "out of memory for a channel");
+	return NULL;
+}
+
+int receiver_new(const struct receiver_config *config, struct link *link,
+		 struct placement *placement, struct receiver **out, struct err *e)
+{
+	struct receiver *r = allocate(link, placement, e);
+
+	if (!r)
+		return -e->code;
 	r->config = *config;
 	r->link = link;
+	r->placement = placement;
 	pthread_mutex_init(&r->lock, NULL);
 	if (prepare(r, e) < 0) {
 		release(r);
@@ -294,7 +368,7 @@ uint32_t receiver_round(struct receiver *r)
 
 uint64_t receiver_received_bytes(struct receiver *r)
 {
-	return link_received_bytes(r->link);
+	return link_received_bytes(r->link) + atomic_load(&r->placed_bytes);
 }
 
 void receiver_failure(struct receiver *r, struct err *e)

@@ -9,6 +9,7 @@
 
 #include <stdint.h>
 
+#include "migration/placement.h"
 #include "vmm/base/bitmap.h"
 #include "vmm/base/cancel.h"
 #include "vmm/base/fault.h"
@@ -28,9 +29,10 @@ struct receiver_config {
 	struct fault *fault;
 };
 
-/* Takes over @link (past CHANNEL_ACK), also on failure. */
-int receiver_new(const struct receiver_config *config, struct link *link, struct receiver **out,
-		 struct err *e);
+/* Takes over @link (past CHANNEL_ACK) and @placement (NULL: all pages come over the link), also on
+ * failure. */
+int receiver_new(const struct receiver_config *config, struct link *link,
+		 struct placement *placement, struct receiver **out, struct err *e);
 
 /* The last round whose barrier this channel has answered. Any thread. */
 uint32_t receiver_round(struct receiver *r);

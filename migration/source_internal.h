@@ -36,6 +36,7 @@ struct migration_source {
 	struct record_stream records;
 	uint8_t id[16];
 	uint64_t rtt_ns;
+	uint64_t pin_bytes; /* for RDMA, all channels together, as both sides allow; 0: no RDMA */
 	struct dirty_tracker *tracker;
 	bool tracking;
 	struct rate_limit *limit;

@@ -6,9 +6,11 @@
 #include <unistd.h>
 
 #include "migration/image.h"
+#include "migration/rdma/pin_limit.h"
 #include "migration/source_internal.h"
 #include "proto/stream.pb-c.h"
 #include "vmm/base/clock.h"
+#include "vmm/base/log.h"
 
 static int send_hello(struct migration_source *s, struct err *e)
 {
@@ -28,7 +30,53 @@ static int send_hello(struct migration_source *s, struct err *e)
 	return record_send(&s->records, RECORD_HELLO, &hello.base, e);
 }
 
-static int read_hello_ack(const struct record *r, struct err *e)
+/* Both ends pin the same regions, so the smaller budget is the budget of both. */
+static int plan_rdma(struct migration_source *s, const Godwit__HelloAck *ack, struct err *e)
+{
+	struct pin_limit limit;
+	bool shrunk = false;
+
+	if (!ack->rdma || !ack->rdma->has_pin_bytes)
+		return err_set(e, ERR_UNSUPPORTED, ENOTSUP,
+			       "the destination takes no RDMA: start it with 'godwit receive %s'",
+			       s->uri.text);
+	if (pin_limit_probe(&limit, e) < 0 ||
+	    pin_limit_apply(&limit, s->params.rdma_pin_bytes, s->params.nr_channels, &s->pin_bytes,
+			    &shrunk, e) < 0)
+		return -e->code;
+	if (shrunk)
+		log_warning("RDMA: RLIMIT_MEMLOCK allows %llu KiB of the budget: raise it with "
+			    "'ulimit -l' or LimitMEMLOCK= to pin more",
+			    (unsigned long long)s->pin_bytes / 1024);
+	if (ack->rdma->pin_bytes < s->pin_bytes)
+		s->pin_bytes = ack->rdma->pin_bytes;
+	if (s->pin_bytes < s->params.nr_channels * PIN_MIN_CHANNEL_BYTES)
+		return err_set(e, ERR_UNSUPPORTED, ENOTSUP,
+			       "the destination pins only %llu KiB for RDMA: raise its --rdma-pin",
+			       (unsigned long long)s->pin_bytes / 1024);
+	return 0;
+}
+
+/* RDMA if the address asks for it; without, only if the user allows that. */
+static int choose_transport(struct migration_source *s, const Godwit__HelloAck *ack, struct err *e)
+{
+	struct err cause;
+
+	if (s->uri.scheme != URI_RDMA || plan_rdma(s, ack, e) == 0)
+		return 0;
+	s->pin_bytes = 0;
+	if (!s->params.rdma_fallback) {
+		cause = *e;
+		return err_set(e, cause.kind, cause.code,
+			       "%s; with --rdma-fallback tcp the guest would go over TCP",
+			       cause.msg);
+	}
+	log_warning("%s: going over TCP: %s", s->uri.text, e->msg);
+	err_clear(e);
+	return 0;
+}
+
+static int read_hello_ack(struct migration_source *s, const struct record *r, struct err *e)
 {
 	ProtobufCMessage *m = record_unpack(r, &godwit__hello_ack__descriptor, e);
 	const Godwit__HelloAck *ack = (const Godwit__HelloAck *)m;
@@ -41,6 +89,8 @@ static int read_hello_ack(const struct record *r, struct err *e)
 		ret = err_set(e, ERR_STREAM, EPROTO,
 			      "the destination chose stream version %u; this side speaks %d to %d",
 			      ack->version, STREAM_VERSION_MIN, STREAM_VERSION_MAX);
+	else
+		ret = choose_transport(s, ack, e);
 	protobuf_c_message_free_unpacked(m, NULL);
 	return ret;
 }
@@ -63,7 +113,7 @@ int source_negotiate(struct migration_source *s, struct err *e)
 		ret = record_expect(&s->records, RECORD_HELLO_ACK, &r, e);
 	s->rtt_ns = clock_now_ns() - sent_ns;
 	if (ret == 0)
-		ret = read_hello_ack(&r, e);
+		ret = read_hello_ack(s, &r, e);
 	buf_fini(&r.body);
 	return ret;
 }
@@ -130,6 +180,7 @@ static int join_channel(struct migration_source *s, struct link *link, uint32_t 
 	int ret;
 
 	c.has_migration_id = c.has_index = 1;
+	c.has_rdma = c.rdma = s->pin_bytes != 0;
 	c.migration_id = (ProtobufCBinaryData){.len = sizeof(s->id), .data = s->id};
 	c.index = index;
 	record_stream_init(&records, link, "destination");
@@ -148,6 +199,15 @@ static int open_channel(struct migration_source *s, uint32_t index, struct err *
 				       .tracker = s->tracker,
 				       .abort = s->cancel,
 				       .fault = s->fault};
+	struct pagechan_source from = {.uri = &s->uri,
+				       .params = &s->params,
+				       .migration_id = s->id,
+				       .index = index,
+				       .mem = vm_mem(s->vm),
+				       .limit = s->limit,
+				       .cancel = s->cancel,
+				       .fault = s->fault,
+				       .pin_bytes = s->pin_bytes / s->params.nr_channels};
 	struct pagechan *chan;
 	struct sender *sender;
 	struct link *link;
@@ -159,8 +219,7 @@ static int open_channel(struct migration_source *s, uint32_t index, struct err *
 		link_free(link);
 		return -e->code;
 	}
-	if (pagechan_stream_new(link, vm_mem(s->vm), s->params.codec, s->limit, &chan, e) < 0 ||
-	    sender_new(&config, chan, &sender, e) < 0)
+	if (pagechan_open(&from, link, &chan, e) < 0 || sender_new(&config, chan, &sender, e) < 0)
 		return -e->code;
 	pthread_mutex_lock(&s->lock);
 	s->senders[s->nr_senders++] = sender;

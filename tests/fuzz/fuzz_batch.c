@@ -98,7 +98,7 @@ static void receive(struct feed *f, struct link *link, uint32_t nr_channels, str
 	if (bitmap_init(&written, guest_mem_nr_gfns(mem), e) < 0)
 		abort();
 	config.written = &written;
-	if (receiver_new(&config, link, &r, e) < 0 || pthread_create(&t, NULL, feed_main, f))
+	if (receiver_new(&config, link, NULL, &r, e) < 0 || pthread_create(&t, NULL, feed_main, f))
 		abort();
 	while (!cancel_requested(cancel)) {
 		struct err ended = ERR_INIT;
