@@ -15,6 +15,7 @@
 #include "control/command.h"
 #include "control/options.h"
 #include "control/qmp_client.h"
+#include "control/rdma_options.h"
 #include "control/report_json.h"
 #include "control/report_text.h"
 #include "migration/params.h"
@@ -36,6 +37,7 @@ struct migrate_options {
 	bool json;
 	bool keep_source;
 	uint64_t timeout_ns;
+	struct rdma_options rdma;
 };
 
 #define AT(member) offsetof(struct migrate_options, member)
@@ -55,6 +57,7 @@ static const struct option_spec specs[] = {
 	 "compare a digest of all memory and device state before\n"
 	 "the guest may run at the destination",
 	 OPTION_FLAG, AT(verify), 0, 0},
+	RDMA_OPTIONS(AT(rdma)),
 	{"timeout", "TIME", "cancel when it takes longer than this", OPTION_NS, AT(timeout_ns), 0,
 	 0},
 	{"keep-source", NULL, "leave the emptied VMM running afterwards", OPTION_FLAG,
@@ -69,7 +72,8 @@ static const struct syntax syntax = {
 	.synopsis = "QMP-SOCKET URI [OPTION]...",
 	.about =
 		"Move the guest of the VMM behind QMP-SOCKET (a path or unix:PATH) to the 'godwit\n"
-		"receive' at URI (tcp:HOST:PORT or unix:PATH) while it runs. Until the "
+		"receive' at URI (tcp:HOST:PORT, rdma:HOST:PORT or unix:PATH) while it runs. Until "
+		"the "
 		"destination\n"
 		"has everything and has said so, any failure leaves the guest running where it "
 		"is.\n"
@@ -90,6 +94,8 @@ struct migrate {
 	struct migrate_options o;
 	const char *socket;
 	const char *uri;
+	uint64_t pin_bytes;
+	bool fallback;
 	struct qmp_client *client;
 	int signals; /* signalfd */
 	struct progress progress;
@@ -98,7 +104,7 @@ struct migrate {
 	uint64_t cancelled_at_ns; /* 0: not */
 };
 
-static int check(const struct migrate *m, struct err *e)
+static int check(struct migrate *m, struct err *e)
 {
 	struct migration_params p;
 	struct uri uri;
@@ -112,6 +118,9 @@ static int check(const struct migrate *m, struct err *e)
 	snprintf(p.codec, sizeof(p.codec), "%s", m->o.codec);
 	if (m->o.tracker)
 		snprintf(p.tracker, sizeof(p.tracker), "%s", m->o.tracker);
+	if (rdma_options_parse(&m->o.rdma, &m->pin_bytes, &m->fallback, e) < 0)
+		return -e->code;
+	p.rdma_pin_bytes = m->pin_bytes;
 	return migration_params_check(&p, e);
 }
 
@@ -139,13 +148,15 @@ static json_t *capability(const char *name, bool state)
 
 static int configure(struct migrate *m, struct err *e)
 {
-	json_t *caps = json_pack("{s:[o,o,o]}", "capabilities", capability("events", true),
+	json_t *caps = json_pack("{s:[o,o,o,o]}", "capabilities", capability("events", true),
 				 capability("multifd", m->o.nr_channels > 1),
-				 capability("x-godwit-verify", m->o.verify));
-	json_t *params = json_pack("{s:I,s:I,s:I,s:s}", "max-bandwidth",
-				   (json_int_t)m->o.bytes_per_s, "x-godwit-downtime-limit-ns",
-				   (json_int_t)m->o.downtime_limit_ns, "multifd-channels",
-				   (json_int_t)m->o.nr_channels, "x-godwit-codec", m->o.codec);
+				 capability("x-godwit-verify", m->o.verify),
+				 capability("x-godwit-rdma-fallback", m->fallback));
+	json_t *params =
+		json_pack("{s:I,s:I,s:I,s:I,s:s}", "max-bandwidth", (json_int_t)m->o.bytes_per_s,
+			  "x-godwit-downtime-limit-ns", (json_int_t)m->o.downtime_limit_ns,
+			  "multifd-channels", (json_int_t)m->o.nr_channels, "x-godwit-rdma-pin",
+			  (json_int_t)m->pin_bytes, "x-godwit-codec", m->o.codec);
 	int ret;
 
 	if (m->o.tracker)

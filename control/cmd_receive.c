@@ -27,6 +27,7 @@ static const struct option_spec specs[] = {
 	 "dirty page tracker for when the guest moves on: bitmap\n"
 	 "(default) or clear-log",
 	 OPTION_STRING, MACHINE(tracker), 0, 0},
+	RDMA_OPTIONS(MACHINE(rdma)),
 	{"json", NULL,
 	 "print one JSON object per line: where it listens, and the\n"
 	 "report of the migration",
@@ -38,10 +39,12 @@ static const char *const positional[] = {"URI", NULL};
 static const struct syntax syntax = {
 	.command = "receive",
 	.synopsis = "URI [OPTION]...",
-	.about = "Listen at URI (tcp:HOST:PORT, unix:PATH; port 0 picks one) for a guest that\n"
-		 "'godwit migrate' sends, and run it until it ends. What the machine is made of\n"
-		 "comes with it, and so does what it boots when it resets. Without a HOST, only\n"
-		 "this host can connect.",
+	.about =
+		"Listen at URI (tcp:HOST:PORT, rdma:HOST:PORT, unix:PATH; port 0 picks one) for a\n"
+		"guest that 'godwit migrate' sends, and run it until it ends. What the machine is "
+		"made of\n"
+		"comes with it, and so does what it boots when it resets. Without a HOST, only\n"
+		"this host can connect.",
 	.options = specs,
 	.nr_options = sizeof(specs) / sizeof(specs[0]),
 	.positional = positional,

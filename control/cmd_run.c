@@ -30,13 +30,14 @@ static const struct option_spec specs[] = {
 	{"qmp", "unix:PATH", "control socket; with ,server=off connect out to it", OPTION_STRING,
 	 MACHINE(qmp), 0, 0},
 	{"incoming", "URI",
-	 "do not boot: wait for a migration to tcp:HOST:PORT or\n"
-	 "unix:PATH, or for QMP's migrate-incoming with 'defer'",
+	 "do not boot: wait for a migration to tcp:HOST:PORT,\n"
+	 "rdma:HOST:PORT or unix:PATH, or for QMP's migrate-incoming with 'defer'",
 	 OPTION_STRING, AT(incoming), 0, 0},
 	{"dirty", "TRACKER",
 	 "dirty page tracker of migrations from here: bitmap\n"
 	 "(default) or clear-log",
 	 OPTION_STRING, MACHINE(tracker), 0, 0},
+	RDMA_OPTIONS(MACHINE(rdma)),
 	{"debug-exit", NULL,
 	 "let the guest end this program with its exit status\n"
 	 "(isa-debug-exit at port 0xf4)",

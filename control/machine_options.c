@@ -57,6 +57,9 @@ int machine_options_apply(const struct machine_options *o, bool incoming,
 		ret = check_image("initrd", o->initrd, e);
 	if (!ret && o->nested && nested_mode_parse(o->nested, &nested, e) < 0)
 		ret = err_prefix(e, "--nested");
+	if (!ret)
+		ret = rdma_options_parse(&o->rdma, &config->rdma_pin_bytes, &config->rdma_fallback,
+					 e);
 	if (ret < 0)
 		return ret;
 	config->vm = (struct vm_config){

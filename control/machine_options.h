@@ -2,6 +2,7 @@
 #pragma once
 
 #include "control/options.h"
+#include "control/rdma_options.h"
 #include "control/session.h"
 
 struct machine_options {
@@ -15,6 +16,7 @@ struct machine_options {
 	const char *tracker;
 	bool debug_exit;
 	const char *nested; /* NULL: off */
+	struct rdma_options rdma;
 };
 
 /* Rows for a table whose target struct has a `struct machine_options` member named @machine. */

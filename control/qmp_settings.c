@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "migration/rdma/pin_limit.h"
 #include "vmm/base/clock.h"
 
 struct capability {
@@ -18,6 +19,7 @@ static const struct capability capabilities[] = {
 	{"events", SETTING(events)},
 	{"multifd", SETTING(multifd)},
 	{"x-godwit-verify", SETTING(params.verify)},
+	{"x-godwit-rdma-fallback", SETTING(params.rdma_fallback)},
 };
 
 #define NR_CAPABILITIES (sizeof(capabilities) / sizeof(capabilities[0]))
@@ -111,6 +113,7 @@ const struct qmp_arg qmp_parameter_args[] = {
 	{"x-godwit-max-rounds", QMP_INT, true},
 	{"x-godwit-connect-timeout", QMP_INT, true},
 	{"x-godwit-stall-timeout", QMP_INT, true},
+	{"x-godwit-rdma-pin", QMP_INT, true},
 	{NULL, QMP_INT, true},
 };
 
@@ -130,6 +133,8 @@ static const struct parameter parameters[] = {
 	{QMP_INT, SETTING(params.max_rounds), 4, 1, 0, 1000000, "a value between 0 and 1000000"},
 	MS_PARAMETER(params.connect_timeout_ns, 1),
 	MS_PARAMETER(params.stall_timeout_ns, 1),
+	{QMP_INT, SETTING(params.rdma_pin_bytes), 8, 1, PIN_MIN_CHANNEL_BYTES, PIN_ALL,
+	 "at least 4194304 bytes"},
 };
 
 #define NR_PARAMETERS (sizeof(parameters) / sizeof(parameters[0]))

@@ -98,6 +98,9 @@ static int begin(struct session *s, struct err *e)
 static int init_settings(struct session *s, struct err *e)
 {
 	migration_settings_init(&s->settings);
+	if (s->config.rdma_pin_bytes)
+		s->settings.params.rdma_pin_bytes = s->config.rdma_pin_bytes;
+	s->settings.params.rdma_fallback = s->config.rdma_fallback;
 	if (!s->config.tracker)
 		return 0;
 	if (strlen(s->config.tracker) >= sizeof(s->settings.params.tracker))

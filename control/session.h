@@ -24,11 +24,13 @@ struct session_observer {
 
 /* Strings are borrowed for the session's life. */
 struct session_config {
-	struct vm_config vm;  /* with incoming, a memory_bytes or nr_cpus of 0 accepts any */
-	const char *qmp;      /* unix:PATH[,server=off]; NULL: none */
-	const char *incoming; /* NULL: boot; "defer": wait for migrate-incoming; or a URI */
-	const char *tracker;  /* dirty tracker of outgoing migrations; NULL: the default */
-	bool paused;          /* do not start the guest */
+	struct vm_config vm;     /* with incoming, a memory_bytes or nr_cpus of 0 accepts any */
+	const char *qmp;         /* unix:PATH[,server=off]; NULL: none */
+	const char *incoming;    /* NULL: boot; "defer": wait for migrate-incoming; or a URI */
+	const char *tracker;     /* dirty tracker of outgoing migrations; NULL: the default */
+	bool paused;             /* do not start the guest */
+	uint64_t rdma_pin_bytes; /* of migrations in both directions; 0: the default */
+	bool rdma_fallback;      /* go on over TCP when RDMA does not work */
 	struct session_observer observer;
 	struct fault *fault; /* for tests: of the migration engines; NULL otherwise */
 };

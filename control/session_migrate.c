@@ -164,6 +164,8 @@ int session_listen(struct session *s, const char *uri_text, struct err *e)
 		.build_ctx = s,
 		.events = {on_status, on_round, on_end, s},
 		.fault = s->config.fault,
+		.rdma_pin_bytes = s->settings.params.rdma_pin_bytes,
+		.rdma_fallback = s->settings.params.rdma_fallback,
 	};
 	struct uri uri;
 	int ret;

@@ -145,7 +145,7 @@ static void test_capabilities(void **state)
 		     "does not accept value 'zz'");
 	assert_false(fake.settings.multifd);
 	list = result("query-migrate-capabilities", "{}");
-	assert_int_equal(json_array_size(list), 3);
+	assert_int_equal(json_array_size(list), 4);
 	json_decref(list);
 }
 
