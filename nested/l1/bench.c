@@ -1,0 +1,414 @@
+/*
+ * What an exit costs, at L1 and at L2: the same operations, first done by L1 (an exit to L0), then
+ * by L2 (an exit to L1, which is several to L0). One line of text for each, in TSC cycles per
+ * operation; and from L1_EXITS_PORT, where the VMM offers it, how many exits L0 had.
+ */
+#include "experiments/guest/workload/tsc.h"
+#include "nested/l1/cpu.h"
+#include "nested/l1/l1.h"
+
+#define MMIO_GPA   0xd0000000ull /* nothing is there */
+#define DELAY_US   200           /* how far ahead a timer is set */
+#define FEW        64
+#define LARGE_PAGE (2ull << 20)
+
+/* One operation, @n times; the cycles it took. In L1 and in L2 alike, but for what is asked of
+ * whom. */
+typedef uint64_t (*bench_fn)(struct l1 *m, uint64_t n);
+
+struct kind {
+	const char *name;
+	bench_fn l1, l2;
+	bool few; /* each waits for a timer */
+	bool needs_npt;
+};
+
+/* What L2 is to do next, and what came of it: L1 writes, L2 obeys. */
+static struct {
+	bench_fn fn;
+	struct l1 *m;
+	uint64_t n;
+	volatile uint64_t cycles;
+	volatile uint64_t due; /* a timer set for L2 by L1 */
+} order;
+
+/* ---- Operations ---- */
+
+#define REPEAT(operation)                        \
+	do {                                     \
+		uint64_t start = rdtsc();        \
+		for (uint64_t i = 0; i < n; i++) \
+			operation;               \
+		return rdtsc() - start;          \
+	} while (0)
+
+static uint64_t cpuid_l1(struct l1 *m, uint64_t n)
+{
+	(void)m;
+	REPEAT(cpuid(0));
+}
+
+static uint64_t cpuid_l2(struct l1 *m, uint64_t n)
+{
+	uint64_t a = 0, c = 0, d = 0;
+
+	(void)m;
+	REPEAT(l2_cpuid(&a, &c, &d));
+}
+
+static uint64_t hypercall(struct l1 *m, uint64_t n)
+{
+	uint64_t a;
+
+	REPEAT((a = 1000, l2_hypercall(&a, m->cpu->vmcall)));
+}
+
+static uint64_t port_l1(struct l1 *m, uint64_t n)
+{
+	(void)m;
+	REPEAT(out8(0x80, 0));
+}
+
+static uint64_t port_l2(struct l1 *m, uint64_t n)
+{
+	(void)m;
+	REPEAT(l2_out(0x80, 0));
+}
+
+static uint64_t msr_l1(struct l1 *m, uint64_t n)
+{
+	(void)m;
+	REPEAT(rdmsr(MSR_APIC_BASE));
+}
+
+static uint64_t msr_l2(struct l1 *m, uint64_t n)
+{
+	uint64_t a = 0, c = MSR_APIC_BASE, d = 0;
+
+	(void)m;
+	REPEAT(l2_rdmsr(&a, &c, &d));
+}
+
+static void touch(uint64_t gpa)
+{
+	__asm__ volatile("lea 1f(%%rip), %%rbx; movl (%0), %%eax; 1:"
+			 :
+			 : "r"(gpa)
+			 : "rax", "rbx", "memory");
+}
+
+static uint64_t mmio(struct l1 *m, uint64_t n)
+{
+	(void)m;
+	REPEAT(touch(MMIO_GPA));
+}
+
+/* L0's: the first touch of a page the guest has never had. */
+static uint64_t fault_l1(struct l1 *m, uint64_t n)
+{
+	uint64_t gpa = memory_take(&m->workload->memory, (n + 1) * LARGE_PAGE);
+	uint64_t start = rdtsc();
+
+	if (gpa == 0)
+		return 0;
+	for (uint64_t i = 0; i < n; i++)
+		*(volatile uint64_t *)gpa_pointer(gpa + i * LARGE_PAGE) = i;
+	return rdtsc() - start;
+}
+
+/* L1's: L2 touches what L1 has taken away; L1 gives it back. */
+static uint64_t fault_l2(struct l1 *m, uint64_t n)
+{
+	uint64_t a = 1;
+	uint64_t start = rdtsc(), between = 0;
+
+	for (uint64_t i = 0; i < n; i++) {
+		uint64_t before = rdtsc();
+
+		a = 2; /* take it away */
+		l2_hypercall(&a, m->cpu->vmcall);
+		between += rdtsc() - before;
+		touch(m->workload->report->version_table_gpa);
+	}
+	return rdtsc() - start - between;
+}
+
+static uint64_t delay(const struct l1 *m)
+{
+	return m->workload->report->tsc_khz * DELAY_US / 1000;
+}
+
+/* From the deadline to the handler, awake. */
+static uint64_t timer_l1(struct l1 *m, uint64_t n)
+{
+	uint64_t late = 0;
+
+	for (uint64_t i = 0; i < n; i++) {
+		uint64_t ticks = m->ticks, due = rdtsc() + delay(m);
+
+		wrmsr(MSR_TSC_DEADLINE, due);
+		while (m->ticks == ticks)
+			cpu_pause();
+		late += m->timer_tsc - due;
+	}
+	return late;
+}
+
+static uint64_t timer_l2(struct l1 *m, uint64_t n)
+{
+	uint64_t late = 0;
+
+	for (uint64_t i = 0; i < n; i++) {
+		uint64_t ticks = l2_trap_count[L1_TIMER_VECTOR], due = rdtsc() + delay(m);
+
+		l2_wrmsr(MSR_TSC_DEADLINE, due);
+		while (l2_trap_count[L1_TIMER_VECTOR] == ticks)
+			cpu_pause();
+		late += rdtsc() - due;
+	}
+	return late;
+}
+
+/* The same, asleep. */
+static uint64_t halt_l1(struct l1 *m, uint64_t n)
+{
+	uint64_t late = 0;
+
+	for (uint64_t i = 0; i < n; i++) {
+		uint64_t ticks = m->ticks, due = rdtsc() + delay(m);
+
+		wrmsr(MSR_TSC_DEADLINE, due);
+		interrupts_off();
+		while (m->ticks == ticks) {
+			sleep_until_interrupt();
+			interrupts_off();
+		}
+		interrupts_on();
+		late += m->timer_tsc - due;
+	}
+	return late;
+}
+
+static uint64_t halt_l2(struct l1 *m, uint64_t n)
+{
+	uint64_t late = 0;
+
+	for (uint64_t i = 0; i < n; i++) {
+		uint64_t ticks = l2_trap_count[L1_TIMER_VECTOR], due = rdtsc() + delay(m);
+
+		l2_wrmsr(MSR_TSC_DEADLINE, due);
+		while (l2_trap_count[L1_TIMER_VECTOR] == ticks)
+			l2_hlt();
+		late += rdtsc() - due;
+	}
+	return late;
+}
+
+#define ICR_SELF (1ull << 18 | L1_IPI_VECTOR)
+
+static uint64_t ipi_l1(struct l1 *m, uint64_t n)
+{
+	uint64_t start = rdtsc();
+
+	for (uint64_t i = 0; i < n; i++) {
+		uint64_t ipis = m->ipis;
+
+		wrmsr(X2APIC_ICR, ICR_SELF);
+		while (m->ipis == ipis)
+			cpu_pause();
+	}
+	return rdtsc() - start;
+}
+
+static uint64_t ipi_l2(struct l1 *m, uint64_t n)
+{
+	uint64_t start = rdtsc();
+
+	(void)m;
+	for (uint64_t i = 0; i < n; i++) {
+		uint64_t ipis = l2_trap_count[L1_IPI_VECTOR];
+
+		l2_wrmsr(X2APIC_ICR, ICR_SELF);
+		while (l2_trap_count[L1_IPI_VECTOR] == ipis)
+			cpu_pause();
+	}
+	return rdtsc() - start;
+}
+
+static const struct kind kinds[] = {
+	{"cpuid", cpuid_l1, cpuid_l2, false, false},
+	{"hypercall", hypercall, hypercall, false, false},
+	{"port", port_l1, port_l2, false, false},
+	{"mmio", mmio, mmio, false, true},
+	{"msr", msr_l1, msr_l2, false, false},
+	{"npt-fault", fault_l1, fault_l2, true, true},
+	{"hlt-wake", halt_l1, halt_l2, true, false},
+	{"ipi", ipi_l1, ipi_l2, false, false},
+	{"timer", timer_l1, timer_l2, true, false},
+};
+
+/* ---- L1's part for L2 ---- */
+
+static void l2_bench(void *ignored)
+{
+	uint64_t a;
+
+	(void)ignored;
+	for (;;) {
+		order.cycles = order.fn(order.m, order.n);
+		a = 3; /* done */
+		l2_hypercall(&a, order.m->cpu->vmcall);
+	}
+}
+
+static void do_wrmsr(struct l1 *m, struct guest *g)
+{
+	const struct injection ipi = {.vector = L1_IPI_VECTOR};
+
+	if ((uint32_t)g->regs.rcx == MSR_TSC_DEADLINE) {
+		wrmsr(MSR_TSC_DEADLINE, g->regs.rdx << 32 | (uint32_t)g->rax);
+		g->tick_pending = false;
+		order.due = m->ticks + 1;
+	} else {
+		m->cpu->inject(g, &ipi);
+	}
+}
+
+static void sleep_for(struct l1 *m)
+{
+	interrupts_off();
+	while (m->ticks < order.due) {
+		sleep_until_interrupt();
+		interrupts_off();
+	}
+	interrupts_on();
+}
+
+/* Returns true when L2 is done with its order. */
+static bool serve(struct l1 *m, struct guest *g)
+{
+	uint64_t window = m->workload->report->version_table_gpa;
+
+	switch (g->exit.kind) {
+	case EXIT_INTERRUPT:
+		return false;
+	case EXIT_PAGE_FAULT:
+		if (g->exit.gpa / LARGE_PAGE == window / LARGE_PAGE) {
+			m->cpu->map(g, window, true);
+			return false; /* and L2 tries again */
+		}
+		break;
+	case EXIT_HLT:
+		sleep_for(m);
+		break;
+	case EXIT_MSR:
+		if (g->exit.write)
+			do_wrmsr(m, g);
+		break;
+	case EXIT_HYPERCALL:
+		if (g->rax == 2)
+			m->cpu->map(g, window, false);
+		break;
+	case EXIT_CPUID:
+	case EXIT_PORT:
+		break;
+	case EXIT_FAILED:
+		l1_fail("L2 left for another reason; code", g->exit.code);
+	}
+	g->rip = g->regs.rbx;
+	return g->exit.kind == EXIT_HYPERCALL && g->rax == 3;
+}
+
+static uint64_t run_order(struct l1 *m, struct guest *g, bench_fn fn, uint64_t n)
+{
+	const struct injection tick = {.vector = L1_TIMER_VECTOR};
+	uint64_t ticks = m->ticks;
+
+	order.fn = fn;
+	order.n = n;
+	do {
+		if (m->ticks != ticks && g->interruptible) {
+			ticks = m->ticks;
+			m->cpu->inject(g, &tick);
+		}
+		m->cpu->run(g);
+	} while (!serve(m, g));
+	return order.cycles;
+}
+
+/* ---- The table ---- */
+
+static uint32_t l0_exits(void)
+{
+	uint32_t value;
+
+	__asm__ volatile("inl %1, %0" : "=a"(value) : "d"((uint16_t)L1_EXITS_PORT));
+	return value;
+}
+
+static void print(struct l1 *m, const struct kind *k, unsigned int level, uint64_t n,
+		  uint64_t cycles, uint32_t exits)
+{
+	struct console *c = &m->workload->console;
+
+	console_text(c, "bench");
+	console_text(c, " kind=");
+	console_text(c, k->name);
+	console_key(c, "level", level);
+	console_key(c, "n", n);
+	console_key(c, "cycles", cycles / n);
+	if (exits != UINT32_MAX)
+		console_key(c, "exits_milli", exits * 1000ull / n);
+	console_text(c, "\n");
+	console_flush(c);
+}
+
+static void measure(struct l1 *m, const struct kind *k)
+{
+	uint64_t n = k->few ? FEW : m->options.rounds;
+	struct guest *g = &m->guest[0];
+	uint32_t before = l0_exits();
+	uint64_t cycles = k->l1(m, n);
+	uint32_t after = l0_exits();
+
+	/* The reading itself is one exit. */
+	print(m, k, 1, n, cycles, before == UINT32_MAX ? UINT32_MAX : after - before - 1);
+	if (k->needs_npt && !g->nested_paging)
+		return;
+	run_order(m, g, k->l2, 1); /* warm */
+	before = l0_exits();
+	cycles = run_order(m, g, k->l2, n);
+	after = l0_exits();
+	print(m, k, 2, n, cycles, before == UINT32_MAX ? UINT32_MAX : after - before - 1);
+}
+
+_Noreturn void l1_bench(struct l1 *m)
+{
+	struct workload *w = m->workload;
+	static struct guest_report report; /* only for its TSC frequency and a page to take away */
+	enum guest_tsc_source source = GUEST_TSC_OPTION;
+
+	w->report = &report;
+	report.tsc_khz = tsc_find_khz(&source);
+	if (m->options.rounds < FEW)
+		m->options.rounds = FEW;
+	report.version_table_gpa = memory_take(&w->memory, 2 * LARGE_PAGE);
+	report.version_table_gpa = (report.version_table_gpa + LARGE_PAGE - 1) & ~(LARGE_PAGE - 1);
+	order.m = m;
+	l1_new_guest(m, &m->guest[0], m->options.npt != 0, l2_bench, NULL);
+	if (m->options.npt != 0)
+		m->cpu->map(&m->guest[0], MMIO_GPA, false);
+	console_text(&w->console, "bench begin");
+	console_key(&w->console, "tsc_khz", report.tsc_khz);
+	console_key(&w->console, "npt", m->options.npt != 0);
+	console_text(&w->console, "\n");
+	for (;;) {
+		for (unsigned int i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+			measure(m, &kinds[i]);
+		console_text(&w->console, "bench end\n");
+		console_flush(&w->console);
+		l1_mark(m, L1_MARK_L1);
+		while (console_input() < 0) /* a key: once more */
+			cpu_pause();
+	}
+}

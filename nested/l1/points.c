@@ -1,0 +1,102 @@
+/*
+ * The awkward moments. Each round runs every guest once: L2 puts a pattern into all its registers,
+ * says where it is (L1_MARK_L2), checks that nothing changed, and asks L1 for the next round. With
+ * l1.marks, L1 says where it is too; with l1.inject, an event goes in with each entry. Whoever runs
+ * this may stop it at any mark, move it, and let it go on: if anything was lost, it ends with an
+ * error.
+ */
+#include "nested/l1/cpu.h"
+#include "nested/l1/l1.h"
+
+#define REPLY_GOOD  0x600dull
+#define ERROR_CODE  0x5au
+#define INJECT_IRQ  1u
+#define INJECT_TRAP 2u
+
+/* points_l2.S: never returns; hypercalls with rax = REPLY_GOOD or the number of a bad register. */
+void l2_point(void *ignored);
+
+/* What L1 itself must not lose over an L2: the compiler keeps some of it in registers. */
+struct books {
+	uint64_t rounds[L1_MAX_GUESTS];
+	uint64_t sum;
+};
+
+static struct injection event_of(uint64_t inject)
+{
+	if (inject == INJECT_IRQ)
+		return (struct injection){.vector = L1_TIMER_VECTOR};
+	return (struct injection){
+		.vector = 14, .exception = true, .has_error = true, .error = ERROR_CODE};
+}
+
+static void check_injection(const struct l1 *m, uint64_t nr)
+{
+	struct injection event = event_of(m->options.inject);
+
+	if (m->options.inject == 0)
+		return;
+	if (l2_trap_count[event.vector] != nr)
+		l1_fail("L2 missed an injected event; it saw", l2_trap_count[event.vector]);
+	if (event.has_error && l2_trap_error != event.error)
+		l1_fail("L2 saw another error code", l2_trap_error);
+}
+
+/* Until the guest's next hypercall; its reply. */
+static uint64_t run_to_reply(struct l1 *m, struct guest *g)
+{
+	if (m->options.inject != 0) {
+		struct injection event = event_of(m->options.inject);
+
+		m->cpu->inject(g, &event);
+	}
+	do {
+		m->cpu->run(g);
+	} while (g->exit.kind == EXIT_INTERRUPT);
+	if (g->exit.kind != EXIT_HYPERCALL)
+		l1_fail("L2 left for another reason; code", g->exit.code);
+	g->rip = g->regs.rbx;
+	return g->rax;
+}
+
+static void do_round(struct l1 *m, struct books *b, uint64_t round)
+{
+	for (uint32_t i = 0; i < m->nr_guests; i++) {
+		uint64_t reply;
+
+		l1_mark(m, L1_MARK_L1);
+		reply = run_to_reply(m, &m->guest[i]);
+		if (reply != REPLY_GOOD)
+			l1_fail("L2 found a register changed: number", reply);
+		b->rounds[i]++;
+		b->sum += round * (i + 1);
+		check_injection(m, round * m->nr_guests + i + 1);
+	}
+}
+
+static void check_books(const struct l1 *m, const struct books *b)
+{
+	uint64_t n = m->options.rounds, weights = (uint64_t)m->nr_guests * (m->nr_guests + 1) / 2;
+
+	for (uint32_t i = 0; i < m->nr_guests; i++)
+		if (b->rounds[i] != n)
+			l1_fail("L1 lost count of a guest's rounds", b->rounds[i]);
+	if (b->sum != weights * n * (n - 1) / 2)
+		l1_fail("L1's sum is wrong", b->sum);
+}
+
+_Noreturn void l1_points(struct l1 *m)
+{
+	struct books books = {.sum = 0};
+
+	l1_marks = (uint8_t)m->options.marks;
+	for (uint32_t i = 0; i < m->nr_guests; i++)
+		l1_new_guest(m, &m->guest[i],
+			     m->options.npt == 1 || (m->options.npt == 2 && i % 2 == 0), l2_point,
+			     NULL);
+	for (uint64_t round = 0; round < m->options.rounds; round++)
+		do_round(m, &books, round);
+	check_books(m, &books);
+	console_text(&m->workload->console, "l1: points done\n");
+	l1_done(0);
+}
