@@ -1,0 +1,34 @@
+/*
+ * A machine of one vCPU without threads, for tests that stop a guest at one exact instruction: the
+ * caller is the vCPU's thread. It saves and loads by the same code as struct vm (vmm/vcpu_state.h).
+ * Its guest may be a hypervisor. Whatever fails, fails the running cmocka test.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "nested/view.h"
+#include "vmm/vcpu_state.h"
+
+struct bare;
+
+/* Why bare_run() returned. */
+enum bare_stop {
+	BARE_MARK, /* the guest wrote bare_value() to L1_MARK_PORT; the write is complete */
+	BARE_DONE, /* ... to L1_DONE_PORT */
+	BARE_STEP  /* one instruction was executed, with bare_step() on */
+};
+
+/* Skips the test where there is no KVM, or guests cannot be hypervisors. */
+struct bare *bare_boot(const char *kernel, const char *append, uint64_t memory_bytes);
+void bare_free(struct bare *b);
+
+enum bare_stop bare_run(struct bare *b);
+uint8_t bare_value(const struct bare *b);
+void bare_step(struct bare *b, bool on);
+
+struct nested_view bare_view(struct bare *b);
+
+/* Save, destroy, make anew, load, save again: every register must be as it was. */
+void bare_move(struct bare *b);
