@@ -69,9 +69,11 @@ static inline void sleep_until_interrupt(void)
  * Instructions of L2 that L1 intercepts. rbx says where L2 goes on: without NRIPS, SVM does not
  * tell how long an instruction was, and this way neither vendor's front end has to know.
  */
-#define L2_ASK(instruction, ...)                                                                  \
-	__asm__ volatile("lea 1f(%%rip), %%rbx; " instruction "; 1:" __VA_ARGS__ : "rbx", "memor" \
-											  "y")
+/* Version 14 breaks the strings. */
+/* clang-format off */
+#define L2_ASK(instruction, ...) \
+	__asm__ volatile("lea 1f(%%rip), %%rbx; " instruction "; 1:" __VA_ARGS__ : "rbx", "memory")
+/* clang-format on */
 
 static inline void l2_cpuid(uint64_t *a, uint64_t *c, uint64_t *d)
 {
