@@ -21,6 +21,10 @@ static const struct option_spec specs[] = {
 	 "the guest's serial port here: null (default), stdio, pty,\n"
 	 "file:PATH, unix:PATH",
 	 OPTION_STRING, MACHINE(serial), 0, 0},
+	{"net", "tap:IF",
+	 "the tap of the guest's first network card here, repeated for\n"
+	 "the others; default: the names they had at the source",
+	 OPTION_LIST, MACHINE(nets), 0, 0},
 	{"qmp", "unix:PATH", "control socket of the guest; with ,server=off connect out",
 	 OPTION_STRING, MACHINE(qmp), 0, 0},
 	{"dirty", "TRACKER",

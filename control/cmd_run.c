@@ -27,6 +27,10 @@ static const struct option_spec specs[] = {
 	{"cpus", "N", "virtual CPUs, default 1", OPTION_COUNT, MACHINE(nr_cpus), 1, VM_MAX_CPUS},
 	{"serial", "WHERE", "the serial port: stdio (default), null, pty, file:PATH,\nunix:PATH",
 	 OPTION_STRING, MACHINE(serial), 0, 0},
+	{"net", "tap:IF",
+	 "a network card on the tap interface IF; may be repeated.\n"
+	 "More: ,mac=M (default: made from IF and this host), ,queues=N",
+	 OPTION_LIST, MACHINE(nets), 0, 0},
 	{"qmp", "unix:PATH", "control socket; with ,server=off connect out to it", OPTION_STRING,
 	 MACHINE(qmp), 0, 0},
 	{"incoming", "URI",

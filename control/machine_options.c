@@ -4,6 +4,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "vmm/net/net_config.h"
+
 static int check_image(const char *option, const char *path, struct err *e)
 {
 	if (!path || !access(path, R_OK))
@@ -36,6 +38,32 @@ static int check_serial(const char *serial, struct err *e)
 	return err_set(e, ERR_USAGE, EINVAL,
 		       "--serial: '%.100s' is not stdio, null, pty, file:PATH or unix:PATH",
 		       serial);
+}
+
+static int add_virtio(struct vm_config *config, const char *type, const char *text, struct err *e)
+{
+	struct virtio_spec *spec = &config->virtio[config->nr_virtio];
+
+	if (config->nr_virtio == VIRTIO_MAX_DEVICES)
+		return err_set(e, ERR_USAGE, E2BIG, "a guest has at most %d virtio devices",
+			       VIRTIO_MAX_DEVICES);
+	if (strlen(text) >= sizeof(spec->spec))
+		return err_set(e, ERR_USAGE, ENAMETOOLONG, "'%.60s...' is too long", text);
+	strcpy(spec->type, type);
+	strcpy(spec->spec, text);
+	config->nr_virtio++;
+	return 0;
+}
+
+static int add_nets(const struct option_list *nets, struct vm_config *config, struct err *e)
+{
+	struct net_config checked;
+
+	for (size_t i = 0; i < nets->nr; i++)
+		if (net_config_parse(nets->at[i], &checked, e) < 0 ||
+		    add_virtio(config, "virtio-net", nets->at[i], e) < 0)
+			return err_prefix(e, "--net");
+	return 0;
 }
 
 int machine_options_apply(const struct machine_options *o, bool incoming,
@@ -74,5 +102,5 @@ int machine_options_apply(const struct machine_options *o, bool incoming,
 	};
 	config->qmp = o->qmp;
 	config->tracker = o->tracker;
-	return 0;
+	return add_nets(&o->nets, &config->vm, e);
 }

@@ -12,6 +12,7 @@ struct machine_options {
 	uint64_t memory_bytes;
 	uint64_t nr_cpus;
 	const char *serial;
+	struct option_list nets;
 	const char *qmp;
 	const char *tracker;
 	bool debug_exit;

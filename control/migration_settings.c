@@ -2,7 +2,8 @@
 
 void migration_settings_init(struct migration_settings *s)
 {
-	*s = (struct migration_settings){.events = true, .multifd_channels = 2};
+	*s = (struct migration_settings){
+		.events = true, .multifd_channels = 2, .announce = ANNOUNCE_DEFAULTS};
 	migration_params_init(&s->params);
 }
 

@@ -37,6 +37,14 @@ static int unknown(const struct syntax *syntax, const char *name, size_t len, st
 		       syntax->command, wrong, syntax->command);
 }
 
+static int append(struct option_list *list, const char *text, struct err *e)
+{
+	if (list->nr == OPTION_MAX_LIST)
+		return err_set(e, ERR_USAGE, E2BIG, "given more than %d times", OPTION_MAX_LIST);
+	list->at[list->nr++] = text;
+	return 0;
+}
+
 static int store(const struct option_spec *spec, const char *text, void *target, struct err *e)
 {
 	void *member = (char *)target + spec->offset;
@@ -45,6 +53,8 @@ static int store(const struct option_spec *spec, const char *text, void *target,
 	case OPTION_STRING:
 		*(const char **)member = text;
 		return 0;
+	case OPTION_LIST:
+		return append(member, text, e);
 	case OPTION_FLAG:
 		*(bool *)member = true;
 		return 0;

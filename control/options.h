@@ -13,11 +13,19 @@
 
 enum option_kind {
 	OPTION_STRING, /* const char * */
+	OPTION_LIST,   /* struct option_list: may be given several times */
 	OPTION_FLAG,   /* bool */
 	OPTION_BYTES,  /* uint64_t, units_parse_bytes */
 	OPTION_NS,     /* uint64_t, units_parse_ns */
 	OPTION_RATE,   /* uint64_t bytes/s, units_parse_rate */
 	OPTION_COUNT,  /* uint64_t from min to max */
+};
+
+#define OPTION_MAX_LIST 16
+
+struct option_list {
+	size_t nr;
+	const char *at[OPTION_MAX_LIST];
 };
 
 struct option_spec {

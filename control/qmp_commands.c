@@ -1,7 +1,9 @@
 /* QMP commands about the machine itself. Names, members and errors are QEMU's where it has them. */
 #include <errno.h>
+#include <stdio.h>
 
 #include "control/qmp_dispatch.h"
+#include "control/qmp_settings.h"
 
 static json_t *done_or_null(int ret)
 {
@@ -98,6 +100,28 @@ static json_t *cmd_system_powerdown(const struct qmp_target *t, json_t *args, st
 	return done_or_null(t->ops->powerdown(t->ctx, e));
 }
 
+/* Its arguments are the announce- parameters, and those not given are as set there. */
+static json_t *cmd_announce_self(const struct qmp_target *t, json_t *args, struct err *e)
+{
+	struct migration_settings settings = *t->ops->settings(t->ctx);
+	json_t *parameters = json_object();
+	const char *name;
+	json_t *value;
+	char text[32];
+	int ret;
+
+	json_object_foreach(args, name, value)
+	{
+		snprintf(text, sizeof(text), "announce-%s", name);
+		json_object_set(parameters, text, value);
+	}
+	ret = qmp_parameters_set(&settings, parameters, e);
+	json_decref(parameters);
+	if (!ret)
+		ret = t->ops->announce(t->ctx, &settings.announce, e);
+	return done_or_null(ret);
+}
+
 static json_t *cmd_guest_memory(const struct qmp_target *t, json_t *args, struct err *e)
 {
 	struct guest_memory_view view = {.fd = -1};
@@ -135,6 +159,12 @@ static json_t *cmd_host_notes(const struct qmp_target *t, json_t *args, struct e
 	return json_pack("{s:s}", "notes", t->ops->host_notes(t->ctx));
 }
 
+static const struct qmp_arg announce_args[] = {{"initial", QMP_INT, true},
+					       {"max", QMP_INT, true},
+					       {"rounds", QMP_INT, true},
+					       {"step", QMP_INT, true},
+					       {NULL, QMP_INT, true}};
+
 static const struct qmp_arg cont_args[] = {{"x-godwit-force", QMP_BOOL, true},
 					   {NULL, QMP_INT, true}};
 
@@ -149,6 +179,7 @@ const struct qmp_command qmp_machine_commands[] = {
 	{"quit", cmd_quit, NULL},
 	{"system_reset", cmd_system_reset, NULL},
 	{"system_powerdown", cmd_system_powerdown, NULL},
+	{"announce-self", cmd_announce_self, announce_args},
 	{"x-godwit-guest-memory", cmd_guest_memory, NULL},
 	{"x-godwit-guest-blackout", cmd_guest_blackout, NULL},
 	{"x-godwit-host-notes", cmd_host_notes, NULL},

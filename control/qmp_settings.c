@@ -96,6 +96,11 @@ struct parameter {
 		QMP_INT, SETTING(member), sizeof(uint64_t), NS_PER_MS, low, 2000000, \
 			"an integer in the range of " #low " to (2000 * 1000) ms"    \
 	}
+#define ANNOUNCE_PARAMETER(member, low, high)                                      \
+	{                                                                          \
+		QMP_INT, SETTING(announce.member), sizeof(uint32_t), 1, low, high, \
+			"a value between " #low " and " #high                      \
+	}
 #define TEXT_PARAMETER(member)                                                                    \
 	{                                                                                         \
 		QMP_STRING, SETTING(member), sizeof(((struct migration_settings *)0)->member), 0, \
@@ -107,6 +112,10 @@ const struct qmp_arg qmp_parameter_args[] = {
 	{"downtime-limit", QMP_INT, true},
 	{"multifd-channels", QMP_INT, true},
 	{"multifd-compression", QMP_STRING, true},
+	{"announce-initial", QMP_INT, true},
+	{"announce-max", QMP_INT, true},
+	{"announce-rounds", QMP_INT, true},
+	{"announce-step", QMP_INT, true},
 	{"x-godwit-downtime-limit-ns", QMP_INT, true},
 	{"x-godwit-codec", QMP_STRING, true},
 	{"x-godwit-tracker", QMP_STRING, true},
@@ -126,6 +135,10 @@ static const struct parameter parameters[] = {
 	{QMP_INT, SETTING(multifd_channels), 4, 1, 1, MIGRATION_MAX_CHANNELS,
 	 "a value between 1 and 16"},
 	TEXT_PARAMETER(params.codec),
+	ANNOUNCE_PARAMETER(initial_ms, 0, 100000),
+	ANNOUNCE_PARAMETER(max_ms, 0, 100000),
+	ANNOUNCE_PARAMETER(rounds, 0, 1000),
+	ANNOUNCE_PARAMETER(step_ms, 0, 10000),
 	{QMP_INT, SETTING(params.downtime_limit_ns), 8, 1, 1, 2000 * NS_PER_S,
 	 "an integer in the range of 1 to 2000000000000 ns"},
 	TEXT_PARAMETER(params.codec),

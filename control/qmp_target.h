@@ -31,6 +31,8 @@ struct qmp_target_ops {
 	int (*reset)(void *ctx, struct err *e);
 	int (*powerdown)(void *ctx, struct err *e);
 	void (*quit)(void *ctx);
+	/* Tell the guest's networks where it is. */
+	int (*announce)(void *ctx, const struct announce_params *p, struct err *e);
 
 	uint32_t (*nr_cpus)(void *ctx); /* 0: there is no machine yet */
 	pid_t (*cpu_tid)(void *ctx, uint32_t cpu);

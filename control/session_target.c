@@ -70,6 +70,9 @@ static int resume(struct session *s, bool force, struct err *e)
 	}
 	if (!ret)
 		ret = vm_resume(s->vm, e);
+	/* The destination may have told the network that the guest is there. */
+	if (!ret && force)
+		vm_announce(s->vm, &s->settings.announce);
 	pthread_mutex_unlock(&s->switchover);
 	return ret;
 }
@@ -124,6 +127,19 @@ static void op_quit(void *ctx)
 	qmp_server_event(s->qmp, "SHUTDOWN",
 			 json_pack("{s:b,s:s}", "guest", 0, "reason", "host-qmp-quit"));
 	session_end(s, 0);
+}
+
+static int op_announce(void *ctx, const struct announce_params *p, struct err *e)
+{
+	struct session *s = ctx;
+	int ret = need_vm(s, e);
+
+	if (!ret && vm_status(s->vm) == VM_POSTMIGRATE)
+		ret = err_set(e, ERR_STATE, EINVAL,
+			      "the guest has been migrated away: it is announced where it runs");
+	if (!ret)
+		vm_announce(s->vm, p);
+	return ret;
 }
 
 static uint32_t op_nr_cpus(void *ctx)
@@ -230,6 +246,7 @@ const struct qmp_target_ops session_qmp_ops = {
 	.reset = op_reset,
 	.powerdown = op_powerdown,
 	.quit = op_quit,
+	.announce = op_announce,
 	.nr_cpus = op_nr_cpus,
 	.cpu_tid = op_cpu_tid,
 	.guest_memory = op_guest_memory,

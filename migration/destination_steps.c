@@ -349,6 +349,8 @@ int destination_run(struct migration_destination *d, struct err *e)
 	vm_set_status(d->vm, VM_PAUSED);
 	if (d->run && vm_resume(d->vm, e) < 0)
 		return err_prefix(e, "the guest is here but cannot be resumed");
+	/* First of all: until switches have learnt it, the guest's frames go to the source. */
+	vm_announce(d->vm, &d->config.announce);
 	/* The guest lives here now; a source that cannot be told is the source's problem. */
 	(void)record_send(&d->records, RECORD_RUNNING, &running.base, &ignored);
 	return 0;

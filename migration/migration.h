@@ -15,6 +15,7 @@
 #include "vmm/base/fault.h"
 #include "vmm/base/link.h"
 #include "vmm/base/uri.h"
+#include "vmm/net/net_announce.h"
 #include "vmm/vm.h"
 
 /* Called on engine threads; must not block. NULL members are skipped. */
@@ -52,7 +53,8 @@ struct migration_destination_config {
 	void *build_ctx;
 	struct migration_events events;
 	struct fault *fault;
-	uint64_t accept_timeout_ns; /* 0: wait for ever for the source */
+	uint64_t accept_timeout_ns;      /* 0: wait for ever for the source */
+	struct announce_params announce; /* how the guest's networks are told */
 	/* For a listener at an rdma: address; else unused. */
 	uint64_t rdma_pin_bytes;       /* most to pin; 0: the default of migration/params.h */
 	bool rdma_fallback;            /* listen without RDMA when this host has none */

@@ -85,6 +85,12 @@ int vm_boot(struct vm *vm, struct err *e);
  */
 int vm_reset(struct vm *vm, struct err *e);
 
+struct announce_params;
+
+/* Tell the networks of the guest's cards that it is here (vmm/net/virtio_net.h); at once, or when
+ * it runs. Any thread. */
+void vm_announce(struct vm *vm, const struct announce_params *p);
+
 /* Press the power button (ACPI); the guest decides what to do. */
 void vm_powerdown(struct vm *vm);
 

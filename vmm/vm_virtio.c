@@ -9,6 +9,7 @@
 #include <sys/ioctl.h>
 
 #include "vmm/acpi/acpi.h"
+#include "vmm/net/virtio_net.h"
 #include "vmm/virtio/kinds.h"
 #include "vmm/virtio/mmio.h"
 
@@ -76,6 +77,13 @@ uint32_t vm_list_virtio(const struct vm *vm, struct acpi_mmio_device *out)
 						   .bytes = VIRTIO_MMIO_BYTES,
 						   .gsi = virtio_mmio_gsi(i)};
 	return vm->nr_virtio;
+}
+
+void vm_announce(struct vm *vm, const struct announce_params *p)
+{
+	for (uint32_t i = 0; i < vm->nr_virtio; i++)
+		if (!strcmp(vm->virtio[i]->ops->type, "virtio-net"))
+			virtio_net_announce(virtio_mmio_kind(vm->virtio[i]), p);
 }
 
 /* ---- For the peer ---- */

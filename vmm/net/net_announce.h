@@ -26,9 +26,6 @@ struct announce_params {
 	{                                                                    \
 		.initial_ms = 50, .max_ms = 550, .rounds = 5, .step_ms = 100 \
 	}
-#define ANNOUNCE_MAX_MS     100000 /* limits of QMP, as QEMU's */
-#define ANNOUNCE_MAX_ROUNDS 1000
-#define ANNOUNCE_MAX_STEP   10000
 
 /* From round @round (0 is the first) to the next. */
 uint32_t announce_delay_ms(const struct announce_params *p, uint32_t round);

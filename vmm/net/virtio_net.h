@@ -20,7 +20,7 @@ int virtio_net_new(const char *spec, uint32_t instance, const struct virtio_face
 /*
  * Tell the network that the guest is here: RARP and gratuitous ARP from the back end in @p's
  * rounds, and, where the driver can (VIRTIO_NET_F_GUEST_ANNOUNCE), by the guest itself. The first
- * round is done when this returns; a card that is stopped does nothing. Any thread but the I/O
- * thread.
+ * round is done when this returns, or, if the card is stopped, when it is started. Any thread but
+ * the I/O thread.
  */
 void virtio_net_announce(struct virtio_kind *kind, const struct announce_params *p);

@@ -93,6 +93,8 @@ void net_announcer_start(struct virtio_net *net)
 
 	if (io_thread_watch(virtio_io(net->kind.transport), &a->timer, EPOLLIN, &e) < 0)
 		log_warning("%s: no announcements: %s", net->backend->name, e.msg);
+	/* What a pause has interrupted, or what was asked for before the guest ran. */
+	next_round(net);
 }
 
 void net_announcer_stop(struct virtio_net *net)
@@ -112,11 +114,10 @@ static int begin(void *ctx, struct err *e)
 	struct announcement *job = ctx;
 
 	(void)e;
-	if (!job->net->started)
-		return 0;
 	job->net->announcer.params = *job->params;
 	job->net->announcer.round = 0;
-	next_round(job->net);
+	if (job->net->started)
+		next_round(job->net);
 	return 0;
 }
 

@@ -15,6 +15,7 @@ struct fake_target {
 	const char *listen_address;
 	unsigned int nr_quits, nr_cancels, nr_resets, nr_powerdowns, nr_forced;
 	char uri[200];
+	struct announce_params announced;
 	bool refuse; /* every verb fails */
 };
 
@@ -68,6 +69,14 @@ static inline void fake_quit(void *ctx)
 	struct fake_target *f = ctx;
 
 	f->nr_quits++;
+}
+
+static inline int fake_announce(void *ctx, const struct announce_params *p, struct err *e)
+{
+	struct fake_target *f = ctx;
+
+	f->announced = *p;
+	return fake_refuses(f, e);
 }
 
 static inline uint32_t fake_nr_cpus(void *ctx)
@@ -153,6 +162,7 @@ static const struct qmp_target_ops fake_ops = {
 	.reset = fake_reset,
 	.powerdown = fake_powerdown,
 	.quit = fake_quit,
+	.announce = fake_announce,
 	.nr_cpus = fake_nr_cpus,
 	.cpu_tid = fake_cpu_tid,
 	.guest_memory = fake_guest_memory,

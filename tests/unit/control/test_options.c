@@ -15,6 +15,7 @@ struct target {
 	const char *name;
 	bool flag;
 	uint64_t bytes, ns, rate, count;
+	struct option_list list;
 };
 
 #define AT(member) offsetof(struct target, member)
@@ -26,6 +27,7 @@ static const struct option_spec specs[] = {
 	{"downtime", "TIME", "a time", OPTION_NS, AT(ns), 0, 0},
 	{"bandwidth", "RATE", "a rate", OPTION_RATE, AT(rate), 0, 0},
 	{"cpus", "N", "a count", OPTION_COUNT, AT(count), 1, 64},
+	{"disk", "FILE", "one of several", OPTION_LIST, AT(list), 0, 0},
 };
 
 static const char *const positional[] = {"FROM", "TO", NULL};
@@ -71,6 +73,15 @@ static void test_all_kinds(void **state)
 	assert_int_equal(words.nr, 2);
 	assert_string_equal(words.at[0], "a");
 	assert_string_equal(words.at[1], "b");
+}
+
+static void test_list(void **state)
+{
+	(void)state;
+	assert_int_equal(PARSE("a", "b", "--disk", "x", "--flag", "--disk=y"), OPTIONS_OK);
+	assert_int_equal(target.list.nr, 2);
+	assert_string_equal(target.list.at[0], "x");
+	assert_string_equal(target.list.at[1], "y");
 }
 
 static void expect_error(enum options_result result, const char *text)
@@ -122,6 +133,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_all_kinds),
+		cmocka_unit_test(test_list),
 		cmocka_unit_test(test_errors),
 		cmocka_unit_test(test_help_wins_and_dashes_end_options),
 		cmocka_unit_test(test_suggestions),

@@ -206,10 +206,33 @@ static void test_commands_are_listed(void **state)
 	json_decref(answer);
 }
 
+static void test_announce_self(void **state)
+{
+	(void)state;
+	expect_done("{\"execute\":\"announce-self\"}");
+	assert_int_equal(fake.announced.initial_ms, 50);
+	assert_int_equal(fake.announced.max_ms, 550);
+	assert_int_equal(fake.announced.rounds, 5);
+	assert_int_equal(fake.announced.step_ms, 100);
+	expect_done("{\"execute\":\"migrate-set-parameters\",\"arguments\":{"
+		    "\"announce-step\":7}}");
+	expect_done("{\"execute\":\"announce-self\",\"arguments\":{\"initial\":1,\"rounds\":2}}");
+	assert_int_equal(fake.announced.initial_ms, 1);
+	assert_int_equal(fake.announced.rounds, 2);
+	assert_int_equal(fake.announced.step_ms, 7);
+	assert_int_equal(fake.settings.announce.initial_ms, 50);
+	expect_error("{\"execute\":\"announce-self\",\"arguments\":{\"rounds\":1001}}",
+		     "GenericError",
+		     "Parameter 'announce-rounds' expects a value between 0 and 1000");
+	fake.refuse = true;
+	expect_error("{\"execute\":\"announce-self\"}", "GenericError", "the fake refuses");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(test_negotiation, setup),
+		cmocka_unit_test_setup(test_announce_self, setup),
 		cmocka_unit_test_setup(test_envelope, setup),
 		cmocka_unit_test_setup(test_broken_json_is_an_error, setup),
 		cmocka_unit_test_setup(test_any_id_comes_back, setup),
