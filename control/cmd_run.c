@@ -27,6 +27,10 @@ static const struct option_spec specs[] = {
 	{"cpus", "N", "virtual CPUs, default 1", OPTION_COUNT, MACHINE(nr_cpus), 1, VM_MAX_CPUS},
 	{"serial", "WHERE", "the serial port: stdio (default), null, pty, file:PATH,\nunix:PATH",
 	 OPTION_STRING, MACHINE(serial), 0, 0},
+	{"disk", "PATH",
+	 "a disk: a raw image, file or block device; repeated for more.\n"
+	 "PATH[,readonly=on][,queues=N][,serial=S][,lock=off]",
+	 OPTION_LIST, MACHINE(disks), 0, 0},
 	{"net", "tap:IF",
 	 "a network card on the tap interface IF; may be repeated.\n"
 	 "More: ,mac=M (default: made from IF and this host), ,queues=N",
@@ -50,10 +54,6 @@ static const struct option_spec specs[] = {
 	 "may the guest be a hypervisor? off (default); on: if this\n"
 	 "host can; require: or fail",
 	 OPTION_STRING, MACHINE(nested), 0, 0},
-	{"test-devices", NULL,
-	 "devices that kvm-unit-tests need: fw_cfg, pc-testdev,\n"
-	 "the Shutdown port, HPET; implies --debug-exit",
-	 OPTION_FLAG, MACHINE(test_devices), 0, 0},
 	{"paused", NULL, "do not start the guest; 'cont' does", OPTION_FLAG, AT(paused), 0, 0},
 };
 

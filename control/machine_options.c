@@ -4,7 +4,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "vmm/block/disk_spec.h"
 #include "vmm/net/net_config.h"
+#include "vmm/virtio/blk.h"
 
 static int check_image(const char *option, const char *path, struct err *e)
 {
@@ -66,6 +68,17 @@ static int add_nets(const struct option_list *nets, struct vm_config *config, st
 	return 0;
 }
 
+static int add_disks(const struct option_list *disks, struct vm_config *config, struct err *e)
+{
+	struct disk_spec checked;
+
+	for (size_t i = 0; i < disks->nr; i++)
+		if (disk_spec_parse(disks->at[i], &checked, e) < 0 ||
+		    add_virtio(config, VIRTIO_BLK_TYPE, disks->at[i], e) < 0)
+			return err_prefix(e, "--disk");
+	return 0;
+}
+
 int machine_options_apply(const struct machine_options *o, bool incoming,
 			  struct session_config *config, struct err *e)
 {
@@ -93,8 +106,7 @@ int machine_options_apply(const struct machine_options *o, bool incoming,
 	config->vm = (struct vm_config){
 		.memory_bytes = o->memory_bytes,
 		.nr_cpus = (uint32_t)o->nr_cpus,
-		.debug_exit = o->debug_exit || o->test_devices,
-		.test_devices = o->test_devices,
+		.debug_exit = o->debug_exit,
 		.nested = nested,
 		.serial = o->serial,
 		.kernel = o->kernel,
@@ -103,5 +115,8 @@ int machine_options_apply(const struct machine_options *o, bool incoming,
 	};
 	config->qmp = o->qmp;
 	config->tracker = o->tracker;
+	/* In the order the guest finds them: the first disk is its vda. */
+	if (add_disks(&o->disks, &config->vm, e) < 0)
+		return -e->code;
 	return add_nets(&o->nets, &config->vm, e);
 }

@@ -12,11 +12,11 @@ struct machine_options {
 	uint64_t memory_bytes;
 	uint64_t nr_cpus;
 	const char *serial;
+	struct option_list disks;
 	struct option_list nets;
 	const char *qmp;
 	const char *tracker;
 	bool debug_exit;
-	bool test_devices;  /* debug_exit too */
 	const char *nested; /* NULL: off */
 	struct rdma_options rdma;
 };

@@ -20,6 +20,7 @@
 #define VM_MAX_CPUS 64
 
 struct boot_image;
+struct disk;
 struct vm;
 struct vcpu;
 
@@ -28,7 +29,6 @@ struct vm_config {
 	uint64_t memory_bytes;
 	uint32_t nr_cpus;
 	bool debug_exit;         /* isa-debug-exit at port 0xf4 */
-	bool test_devices;       /* what kvm-unit-tests expect of QEMU's pc-testdev machine */
 	enum nested_mode nested; /* may the guest be a hypervisor? */
 	const char *serial;      /* stdio, null, pty, file:PATH, unix:PATH; NULL is null */
 	const char
@@ -39,6 +39,7 @@ struct vm_config {
 	 */
 	struct virtio_spec virtio[VIRTIO_MAX_DEVICES];
 	uint32_t nr_virtio;
+	uint32_t copied_disks; /* bit n: the nth disk's image is filled in by a migration */
 };
 
 enum vm_status {
@@ -138,6 +139,12 @@ int vm_fd(const struct vm *vm);     /* KVM VM fd, for dirty trackers */
 int vm_kvm_fd(const struct vm *vm); /* /dev/kvm */
 uint32_t vm_nr_cpus(const struct vm *vm);
 struct vcpu *vm_vcpu(struct vm *vm, uint32_t i);
+/* Its virtio-blk disks (vmm/block/disk.h), in the order of their instances. */
+uint32_t vm_nr_disks(const struct vm *vm);
+struct disk *vm_disk(const struct vm *vm, uint32_t index);
+/* Before a guest that may run elsewhere is made to run here: ERR_STATE if anybody uses its disks.
+ * Controller. */
+int vm_seize_disks(struct vm *vm, struct err *e);
 /* What it boots (vmm/boot/image.h); NULL: nothing. */
 const struct boot_image *vm_image(const struct vm *vm);
 /* gpa of the page the guest announced with GUEST_REPORT_PORT (vmm/guest_report.h); 0: none. */

@@ -9,7 +9,9 @@
 #include <sys/ioctl.h>
 
 #include "vmm/acpi/acpi.h"
+#include "vmm/block/disk_spec.h"
 #include "vmm/net/virtio_net.h"
+#include "vmm/virtio/blk.h"
 #include "vmm/virtio/kinds.h"
 #include "vmm/virtio/mmio.h"
 
@@ -25,17 +27,27 @@ static uint32_t count_type(const struct vm_config *c, uint32_t nr, const char *t
 	return n;
 }
 
+static bool is_copied(const struct vm *vm, const struct virtio_spec *spec, uint32_t instance)
+{
+	return strcmp(spec->type, VIRTIO_BLK_TYPE) == 0 && instance < 32 &&
+	       vm->config.copied_disks >> instance & 1;
+}
+
 static int make(struct vm *vm, uint32_t slot, struct device **out, struct err *e)
 {
-	const struct virtio_spec *spec = &vm->config.virtio[slot];
-	uint32_t instance = count_type(&vm->config, slot, spec->type);
+	struct virtio_spec spec = vm->config.virtio[slot];
+	uint32_t instance = count_type(&vm->config, slot, spec.type);
 	struct virtio_kind *kind;
-	int ret = virtio_kind_new(spec, instance, &kind, e);
+	int ret = is_copied(vm, &spec, instance)
+			  ? disk_spec_add_copy(spec.spec, sizeof(spec.spec), e)
+			  : 0;
 
+	if (ret == 0)
+		ret = virtio_kind_new(&spec, instance, &kind, e);
 	if (ret < 0)
 		return ret;
 	return virtio_mmio_new(&vm->machine, kind, slot, instance,
-			       spec->has_face ? &spec->face : NULL, out, e);
+			       spec.has_face ? &spec.face : NULL, out, e);
 }
 
 int vm_add_virtio(struct vm *vm, struct err *e)

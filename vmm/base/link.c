@@ -286,7 +286,7 @@ int link_sendfile(struct link *l, int fd, uint64_t offset, size_t len, struct er
 		ssize_t done = sendfile(l->fd, fd, &at, len);
 
 		if (done == 0)
-			return err_set(e, ERR_STATE, EIO, "guest memory ends at offset %llu",
+			return err_set(e, ERR_STATE, EIO, "what is being sent ends at offset %llu",
 				       (unsigned long long)at);
 		if (done < 0) {
 			int ret = retry(l, POLLOUT, e);

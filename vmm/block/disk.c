@@ -33,6 +33,7 @@ struct disk {
 	/* any thread; made by the first disk_track_start and kept, so that a late mark of a queue's
 	 * thread always finds it */
 	atomic_bool tracking;
+	atomic_bool written; /* since the last disk_flush_written() */
 	struct bitmap marks;
 	struct bitmap summary; /* one bit for each word of marks: taking few marks is quick */
 };
@@ -102,11 +103,12 @@ static int lock_incoming(struct disk *d, struct err *e)
 {
 	if (d->lock.off || image_lock_is_held_elsewhere(&d->lock, IMAGE_LOCK_GATE))
 		return 0;
-	return err_set(e, ERR_STATE, EINVAL,
-		       "disk image %s is not the one the guest uses: nobody has it locked. If it "
-		       "is to become a copy, migrate with --copy-disks; if it is the same file and "
-		       "its file system does not share locks between hosts, add lock=off",
-		       d->path);
+	return err_set(
+		e, ERR_STATE, EINVAL,
+		"disk image %s is not the one the guest uses: nobody has it locked (to make "
+		"it a copy: migrate --copy-disks; if the file system shares no locks between "
+		"hosts: lock=off)",
+		d->path);
 }
 
 static int lock_image(struct disk *d, struct err *e)
@@ -116,8 +118,8 @@ static int lock_image(struct disk *d, struct err *e)
 	if (image_lock_take_both(&d->lock, e) == 0)
 		return 0;
 	return d->role == DISK_COPY
-		       ? err_prefix(e, "a copy needs a place of its own (is it the source's own "
-				       "image? then migrate without --copy-disks)")
+		       ? err_prefix(e, "a copy needs a place of its own (to share the source's "
+				       "image, migrate without --copy-disks)")
 		       : -e->code;
 }
 
@@ -217,6 +219,15 @@ int disk_flush(struct disk *d, struct err *e)
 	return 0;
 }
 
+int disk_flush_written(struct disk *d, struct err *e)
+{
+	/* Cleared first: what is written from here on may not be in this flush. */
+	if (!atomic_exchange(&d->written, false) || disk_flush(d, e) == 0)
+		return 0;
+	atomic_store(&d->written, true);
+	return -e->code;
+}
+
 static int write_zeroes(struct disk *d, uint64_t offset, uint64_t bytes, struct err *e)
 {
 	static const char zeroes[65536];
@@ -244,11 +255,27 @@ int disk_zero(struct disk *d, uint64_t offset, uint64_t bytes, bool unmap, struc
 	return write_zeroes(d, offset, bytes, e);
 }
 
+void disk_next_data(const struct disk *d, uint64_t from, uint64_t to, uint64_t *start,
+		    uint64_t *stop)
+{
+	off_t data = lseek(d->fd, (off_t)from, SEEK_DATA);
+	off_t hole;
+
+	*start = *stop = to;
+	if ((data < 0 && errno == ENXIO) || data >= (off_t)to)
+		return;
+	*start = data < 0 ? from : (uint64_t)data / DISK_SECTOR_BYTES * DISK_SECTOR_BYTES;
+	hole = data < 0 ? -1 : lseek(d->fd, data, SEEK_HOLE);
+	if (hole >= 0 && (uint64_t)hole < to)
+		*stop = ((uint64_t)hole + DISK_SECTOR_BYTES - 1) / DISK_SECTOR_BYTES *
+			DISK_SECTOR_BYTES;
+}
+
 /* ---- Changing hands ---- */
 
 int disk_offer(struct disk *d, struct err *e)
 {
-	if (!d->readonly && disk_flush(d, e) < 0)
+	if (disk_flush_written(d, e) < 0)
 		return -e->code;
 	/* Between the two parts a stranger could slip in; the side we came from may still hold the
 	 * gate if it has not ended. */
@@ -260,10 +287,8 @@ int disk_offer(struct disk *d, struct err *e)
 
 void disk_reclaim(struct disk *d)
 {
-	struct err busy = ERR_INIT;
-
-	/* Busy: the destination has not let go yet. The gate keeps everybody else out. */
-	(void)image_lock_take(&d->lock, IMAGE_LOCK_BATON, &busy);
+	/* If the destination has not let go yet: the gate keeps everybody else out. */
+	(void)image_lock_try(&d->lock, IMAGE_LOCK_BATON);
 }
 
 void disk_release(struct disk *d)
@@ -293,10 +318,8 @@ int disk_accept(struct disk *d, struct err *e)
 
 bool disk_settle(struct disk *d)
 {
-	struct err busy = ERR_INIT;
-
 	disk_copy_keep(&d->copy);
-	return image_lock_take(&d->lock, IMAGE_LOCK_GATE, &busy) == 0;
+	return image_lock_try(&d->lock, IMAGE_LOCK_GATE);
 }
 
 /* ---- Tracking ---- */
@@ -339,6 +362,7 @@ void disk_track_take(struct disk *d, struct bitmap *set)
 
 void disk_mark(struct disk *d, uint64_t offset, uint64_t bytes)
 {
+	atomic_store(&d->written, true);
 	if (!bytes || !atomic_load(&d->tracking))
 		return;
 	for (uint64_t block = offset / DISK_BLOCK_BYTES;

@@ -59,9 +59,17 @@ int disk_fd(const struct disk *d);
 /* Everything written before is durable after this (fdatasync). */
 int disk_flush(struct disk *d, struct err *e);
 
+/* The same, if any request has changed anything since the last time; nothing otherwise. */
+int disk_flush_written(struct disk *d, struct err *e);
+
 /* Make [offset, offset + bytes) read as zeroes and, if @unmap and the storage can, take no space.
  */
 int disk_zero(struct disk *d, uint64_t offset, uint64_t bytes, bool unmap, struct err *e);
+
+/* The next data of [from, to): where it starts and stops, in whole sectors; both @to if there is
+ * none. Storage that cannot tell holes has data everywhere. One thread at a time. */
+void disk_next_data(const struct disk *d, uint64_t from, uint64_t to, uint64_t *start,
+		    uint64_t *stop);
 
 /* ---- Changing hands ---- */
 

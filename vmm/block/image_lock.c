@@ -118,13 +118,19 @@ static int refused(const struct image_lock *l, struct err *e)
 		       l->shared ? "" : ", or add readonly=on if both only read it");
 }
 
-int image_lock_take(struct image_lock *l, enum image_lock_part part, struct err *e)
+bool image_lock_try(struct image_lock *l, enum image_lock_part part)
 {
 	struct flock fl = range_of(part, l->shared ? F_RDLCK : F_WRLCK);
 
 	if (l->off || l->held[part])
-		return 0;
-	if (fcntl(l->fd, F_OFD_SETLK, &fl) < 0) {
+		return true;
+	l->held[part] = fcntl(l->fd, F_OFD_SETLK, &fl) == 0;
+	return l->held[part];
+}
+
+int image_lock_take(struct image_lock *l, enum image_lock_part part, struct err *e)
+{
+	if (!image_lock_try(l, part)) {
 		if (errno == EAGAIN || errno == EACCES)
 			return refused(l, e);
 		return err_sys(e,
@@ -132,7 +138,6 @@ int image_lock_take(struct image_lock *l, enum image_lock_part part, struct err 
 			       "nobody else uses it, add lock=off)",
 			       l->path);
 	}
-	l->held[part] = true;
 	return 0;
 }
 

@@ -38,6 +38,8 @@ struct image_lock {
 /* Take @part, without waiting; nothing if it is held. A refusal names the holder, if this host
  * knows it. */
 int image_lock_take(struct image_lock *l, enum image_lock_part part, struct err *e);
+/* The same without the wish to know who: looking for a holder takes a while. */
+bool image_lock_try(struct image_lock *l, enum image_lock_part part);
 void image_lock_drop(struct image_lock *l, enum image_lock_part part);
 
 /* Both parts or neither. */

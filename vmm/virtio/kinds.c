@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "vmm/net/virtio_net.h"
+#include "vmm/virtio/blk.h"
 
 static const struct {
 	const char *type;
@@ -12,6 +13,8 @@ static const struct {
 } kinds[] = {
 	{"virtio-rng", virtio_rng_new, false},
 	{"virtio-net", virtio_net_new, true},
+	/* The peer must not choose which file here is written. */
+	{VIRTIO_BLK_TYPE, virtio_blk_new, false},
 };
 
 #define NR_KINDS (sizeof(kinds) / sizeof(kinds[0]))
