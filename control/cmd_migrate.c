@@ -33,6 +33,7 @@ struct migrate_options {
 	uint64_t nr_channels;
 	const char *codec;
 	const char *tracker;
+	const char *copy_disks;
 	bool verify;
 	bool json;
 	bool keep_source;
@@ -53,8 +54,12 @@ static const struct option_spec specs[] = {
 	 OPTION_STRING, AT(codec), 0, 0},
 	{"dirty", "TRACKER", "bitmap or clear-log; default: what 'run' was told", OPTION_STRING,
 	 AT(tracker), 0, 0},
+	{"copy-disks", "WHICH",
+	 "send the contents of these disks, too: all, or numbers such as\n"
+	 "0,2; default: none, the destination opens the same images",
+	 OPTION_STRING, AT(copy_disks), 0, 0},
 	{"verify", NULL,
-	 "compare a digest of all memory and device state before\n"
+	 "compare a digest of all memory, device state and disks before\n"
 	 "the guest may run at the destination",
 	 OPTION_FLAG, AT(verify), 0, 0},
 	RDMA_OPTIONS(AT(rdma)),
@@ -116,6 +121,7 @@ static int check(struct migrate *m, struct err *e)
 	p.downtime_limit_ns = m->o.downtime_limit_ns;
 	p.nr_channels = (uint32_t)m->o.nr_channels;
 	snprintf(p.codec, sizeof(p.codec), "%s", m->o.codec);
+	snprintf(p.copy_disks, sizeof(p.copy_disks), "%s", m->o.copy_disks);
 	if (m->o.tracker)
 		snprintf(p.tracker, sizeof(p.tracker), "%s", m->o.tracker);
 	if (rdma_options_parse(&m->o.rdma, &m->pin_bytes, &m->fallback, e) < 0)
@@ -152,11 +158,12 @@ static int configure(struct migrate *m, struct err *e)
 				 capability("multifd", m->o.nr_channels > 1),
 				 capability("x-godwit-verify", m->o.verify),
 				 capability("x-godwit-rdma-fallback", m->fallback));
-	json_t *params =
-		json_pack("{s:I,s:I,s:I,s:I,s:s}", "max-bandwidth", (json_int_t)m->o.bytes_per_s,
-			  "x-godwit-downtime-limit-ns", (json_int_t)m->o.downtime_limit_ns,
-			  "multifd-channels", (json_int_t)m->o.nr_channels, "x-godwit-rdma-pin",
-			  (json_int_t)m->pin_bytes, "x-godwit-codec", m->o.codec);
+	json_t *params = json_pack("{s:I,s:I,s:I,s:I,s:s,s:s}", "max-bandwidth",
+				   (json_int_t)m->o.bytes_per_s, "x-godwit-downtime-limit-ns",
+				   (json_int_t)m->o.downtime_limit_ns, "multifd-channels",
+				   (json_int_t)m->o.nr_channels, "x-godwit-rdma-pin",
+				   (json_int_t)m->pin_bytes, "x-godwit-codec", m->o.codec,
+				   "x-godwit-copy-disks", m->o.copy_disks);
 	int ret;
 
 	if (m->o.tracker)
@@ -335,7 +342,10 @@ static int migrate(struct migrate *m, struct err *e)
 int cmd_migrate(int argc, char **argv)
 {
 	struct migrate m = {
-		.o = {.downtime_limit_ns = 300 * NS_PER_MS, .nr_channels = 1, .codec = "auto"},
+		.o = {.downtime_limit_ns = 300 * NS_PER_MS,
+		      .nr_channels = 1,
+		      .codec = "auto",
+		      .copy_disks = ""},
 		.signals = -1,
 	};
 	struct positionals p;

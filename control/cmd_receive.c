@@ -21,6 +21,11 @@ static const struct option_spec specs[] = {
 	 "the guest's serial port here: null (default), stdio, pty,\n"
 	 "file:PATH, unix:PATH",
 	 OPTION_STRING, MACHINE(serial), 0, 0},
+	{"disk", "PATH",
+	 "where the guest's first disk is here, repeated for the others:\n"
+	 "the image it uses, if both hosts see that; for a disk that is\n"
+	 "copied, a new file or one to overwrite. PATH[,lock=off]",
+	 OPTION_LIST, MACHINE(disks), 0, 0},
 	{"net", "tap:IF",
 	 "the tap of the guest's first network card here, repeated for\n"
 	 "the others; default: the names they had at the source",

@@ -54,6 +54,19 @@ static const struct number round_numbers[] = {
 	{NULL, 0, 0},
 };
 
+#define DISK_NUMBER(member)                                       \
+	{                                                         \
+#member, offsetof(struct disk_report, member),    \
+			sizeof(((struct disk_report *)0)->member) \
+	}
+
+static const struct number disk_numbers[] = {
+	DISK_NUMBER(nr),         DISK_NUMBER(nr_copied),
+	DISK_NUMBER(bytes),      DISK_NUMBER(nr_passes),
+	DISK_NUMBER(data_bytes), DISK_NUMBER(zero_bytes),
+	DISK_NUMBER(wire_bytes), {NULL, 0, 0},
+};
+
 static void put_numbers(json_t *json, const struct number *rows, const void *from)
 {
 	for (; rows->name; rows++) {
@@ -119,6 +132,14 @@ static json_t *pages_to_json(const struct migration_report *report)
 			 (json_int_t)sum.compressed_pages);
 }
 
+static json_t *disks_to_json(const struct disk_report *disks)
+{
+	json_t *json = json_object();
+
+	put_numbers(json, disk_numbers, disks);
+	return json;
+}
+
 static json_t *blackout_to_json(const struct guest_blackout *blackout)
 {
 	if (!blackout->present)
@@ -146,6 +167,7 @@ json_t *report_to_json(const struct migration_report *report)
 	put_numbers(json, report_numbers, report);
 	json_object_set_new(json, "phase_ns", phases_to_json(report));
 	json_object_set_new(json, "pages", pages_to_json(report));
+	json_object_set_new(json, "disks", disks_to_json(&report->disks));
 	json_object_set_new(json, "blackout", blackout_to_json(&report->blackout));
 	json_object_set_new(json, "rounds", rounds_to_json(report));
 	return json;
@@ -206,6 +228,7 @@ void report_from_json(json_t *json, struct migration_report *report)
 	report->verified = json_is_true(json_object_get(json, "verified"));
 	get_numbers(json, report_numbers, report);
 	get_phases(json, report);
+	get_numbers(json_object_get(json, "disks"), disk_numbers, &report->disks);
 	get_blackout(json_object_get(json, "blackout"), &report->blackout);
 	for (size_t i = 0; i < json_array_size(rounds) && i < REPORT_MAX_ROUNDS; i++) {
 		get_numbers(json_array_get(rounds, i), round_numbers, &report->rounds[i]);

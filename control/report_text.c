@@ -185,6 +185,22 @@ static void print_blackout(FILE *out, const struct guest_blackout *b)
 	fputc('\n', out);
 }
 
+static void print_disks(FILE *out, const struct disk_report *d)
+{
+	char text[3][TEXT];
+
+	if (!d->nr)
+		return;
+	if (d->nr > d->nr_copied)
+		fprintf(out, "  disks    %u shared\n", d->nr - d->nr_copied);
+	if (d->nr_copied)
+		fprintf(out,
+			"  disks    %u copied: %s of %s as data in %u passes, %s became holes\n",
+			d->nr_copied, units_format_bytes(text[0], TEXT, d->data_bytes),
+			units_format_bytes(text[1], TEXT, d->bytes), d->nr_passes,
+			units_format_bytes(text[2], TEXT, d->zero_bytes));
+}
+
 /* The destination sees what arrived, not what became of which page. */
 static void print_arrival(FILE *out, const struct migration_report *r)
 {
@@ -208,6 +224,8 @@ void report_print(FILE *out, const struct migration_report *r, bool arrived)
 	else
 		print_rounds(out, r);
 	print_predictions(out, r);
+	if (!arrived)
+		print_disks(out, &r->disks);
 	print_phases(out, r);
 	if (r->status != MIGRATION_COMPLETED)
 		return;
@@ -231,6 +249,18 @@ static char *progress_of_arrival(char *out, size_t cap, const struct migration_r
 	snprintf(out, cap, "receiving round %u  %s of a guest with %s", r->nr_rounds,
 		 units_format_bytes(bytes, TEXT, r->wire_bytes),
 		 units_format_bytes(total, TEXT, r->ram_bytes));
+	return out;
+}
+
+static char *progress_of_disks(char *out, size_t cap, const struct migration_report *r)
+{
+	uint64_t done =
+		r->disks.bytes > r->remaining_bytes ? r->disks.bytes - r->remaining_bytes : 0;
+	char rate[TEXT];
+
+	snprintf(out, cap, "disks, pass %u  %u %%  %s", r->disks.nr_passes + 1,
+		 r->disks.bytes ? (unsigned int)((double)done * 100 / (double)r->disks.bytes) : 0,
+		 units_format_rate(rate, TEXT, r->bytes_per_s));
 	return out;
 }
 
@@ -258,7 +288,10 @@ char *report_progress(char *out, size_t cap, const struct migration_report *r, b
 		snprintf(out, cap, "connecting (%s)", migration_phase_name(r->phase));
 		return out;
 	case MIGRATION_ACTIVE:
-		return arrived ? progress_of_arrival(out, cap, r) : progress_of_round(out, cap, r);
+		if (arrived)
+			return progress_of_arrival(out, cap, r);
+		return r->phase == PHASE_DISKS ? progress_of_disks(out, cap, r)
+					       : progress_of_round(out, cap, r);
 	case MIGRATION_DEVICE:
 		snprintf(out, cap, "switching over (%s)", migration_phase_name(r->phase));
 		return out;

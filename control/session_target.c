@@ -63,6 +63,8 @@ static int resume(struct session *s, bool force, struct err *e)
 
 	pthread_mutex_lock(&s->switchover);
 	ret = check_may_run(s, force, e);
+	if (!ret && force)
+		ret = vm_seize_disks(s->vm, e);
 	if (!ret && force) {
 		s->outgoing = MIGRATION_NONE;
 		if (vm_status(s->vm) == VM_POSTMIGRATE)

@@ -92,16 +92,19 @@ static void free_receivers(struct migration_destination *d)
 	pthread_mutex_unlock(&d->lock);
 	for (uint32_t i = 0; i < MIGRATION_MAX_CHANNELS; i++)
 		receiver_free(receivers[i]);
+	destination_stop_disks(d);
 }
 
 /* A wait that ended as "cancelled" because a receiver failed is that receiver's failure; the other
  * receivers' own "cancelled" says nothing. */
 static void blame_receiver(struct migration_destination *d)
 {
-	for (uint32_t i = 0; i < MIGRATION_MAX_CHANNELS; i++) {
+	for (uint32_t i = 0; i <= MIGRATION_MAX_CHANNELS; i++) {
 		struct err one = ERR_INIT;
 
-		if (d->receivers[i])
+		if (i == MIGRATION_MAX_CHANNELS && d->disk_receiver)
+			disk_receiver_failure(d->disk_receiver, &one);
+		else if (i < MIGRATION_MAX_CHANNELS && d->receivers[i])
 			receiver_failure(d->receivers[i], &one);
 		if (one.kind == ERR_NONE || one.kind == ERR_CANCELLED)
 			continue;
@@ -175,6 +178,7 @@ static void *destination_main(void *arg)
 	if (walk(d, &d->failure) == 0) {
 		conclude(d, MIGRATION_COMPLETED);
 		destination_report_blackout(d);
+		destination_settle_disks(d, NS_PER_S);
 		free_receivers(d);
 	} else {
 		fail(d);
@@ -248,6 +252,8 @@ void migration_destination_query(const struct migration_destination *destination
 	for (uint32_t i = 0; i < MIGRATION_MAX_CHANNELS; i++)
 		if (d->receivers[i])
 			out->wire_bytes += receiver_received_bytes(d->receivers[i]);
+	if (d->disk_receiver)
+		out->wire_bytes += disk_receiver_received_bytes(d->disk_receiver);
 	if (out->started_ns && !out->total_ns)
 		out->total_ns = clock_now_ns() - out->started_ns;
 	pthread_mutex_unlock(&d->lock);

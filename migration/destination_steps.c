@@ -9,7 +9,6 @@
 #include "migration/image.h"
 #include "proto/stream.pb-c.h"
 #include "vmm/base/clock.h"
-#include "vmm/base/host_memory.h"
 
 #define HANDSHAKE_NS (10 * NS_PER_S)
 
@@ -102,8 +101,10 @@ static int take_description(struct migration_destination *d, const Godwit__Descr
 	if (m->image && image_expect(m->image, &d->image, e) < 0)
 		return err_prefix(e, "DESCRIBE");
 	if (vm_config_unpack(m->machine.data, m->machine.len, &config, e) < 0 ||
+	    destination_expect_disks(m, &config, e) < 0 ||
 	    d->config.build(d->config.build_ctx, &config, &d->vm, e) < 0 ||
-	    vm_check_config(d->vm, m->machine.data, m->machine.len, e) < 0)
+	    vm_check_config(d->vm, m->machine.data, m->machine.len, e) < 0 ||
+	    destination_check_disks(d, m, e) < 0)
 		return err_prefix(e, "building the machine");
 	vm_set_status(d->vm, VM_INMIGRATE);
 	return bitmap_init(&d->written, guest_mem_nr_gfns(vm_mem(d->vm)), e);
@@ -143,6 +144,14 @@ int destination_image(struct migration_destination *d, struct err *e)
 	return 0;
 }
 
+/* The disks' channel comes behind the others. */
+static bool is_wanted(const struct migration_destination *d, const Godwit__Channel *c)
+{
+	if (c->has_disks && c->disks)
+		return c->index == d->nr_channels && destination_wants_disks(d);
+	return c->index < d->nr_channels && !d->receivers[c->index];
+}
+
 /* Does this connection introduce itself as a channel of this migration that we lack? */
 static int check_channel(struct migration_destination *d, const struct record *r, uint32_t *index,
 			 bool *rdma, struct err *e)
@@ -157,7 +166,7 @@ static int check_channel(struct migration_destination *d, const struct record *r
 	*rdma = c->has_rdma && c->rdma;
 	if (!c->has_migration_id || c->migration_id.len != sizeof(d->id) ||
 	    memcmp(c->migration_id.data, d->id, sizeof(d->id)) != 0 || !c->has_index ||
-	    c->index >= d->nr_channels || d->receivers[c->index] || (*rdma && !d->rdma))
+	    !is_wanted(d, c) || (*rdma && (!d->rdma || c->disks)))
 		ret = err_set(e, ERR_STREAM, EPROTO, "a connection that is no channel of ours");
 	protobuf_c_message_free_unpacked(m, NULL);
 	return ret;
@@ -213,12 +222,13 @@ static int admit(struct migration_destination *d, struct link *link, struct err 
 		link_free(link);
 		return -e->code;
 	}
-	return start_receiver(d, link, index, rdma, e);
+	return index == d->nr_channels ? destination_start_disks(d, link, e)
+				       : start_receiver(d, link, index, rdma, e);
 }
 
 int destination_channels(struct migration_destination *d, struct err *e)
 {
-	while (d->nr_receivers < d->nr_channels) {
+	while (d->nr_receivers < d->nr_channels || destination_wants_disks(d)) {
 		struct link *link;
 
 		if (fault_point(d->config.fault, "dst.channel", e) < 0 ||
@@ -230,23 +240,6 @@ int destination_channels(struct migration_destination *d, struct err *e)
 	return 0;
 }
 
-/* The first round names all the memory the guest has touched. Better to say no now than to be
- * killed half way, when nobody can say why. */
-static int check_memory(uint64_t pages, struct err *e)
-{
-	struct host_memory m;
-
-	host_memory_read("", &m);
-	if (pages <= m.available_bytes / PAGE_BYTES)
-		return 0;
-	return err_set(
-		e, ERR_SYS, ENOMEM,
-		"the guest has %llu MiB in use and this host has %llu MiB left: free memory%s",
-		(unsigned long long)(pages * PAGE_BYTES >> 20),
-		(unsigned long long)(m.available_bytes >> 20),
-		m.limited ? " or raise its control group's limit" : "");
-}
-
 static int begin_round(struct migration_destination *d, struct err *e)
 {
 	ProtobufCMessage *m = record_unpack(&d->record, &godwit__round__descriptor, e);
@@ -255,12 +248,9 @@ static int begin_round(struct migration_destination *d, struct err *e)
 
 	if (!m)
 		return -e->code;
-	if (round->number == 1 && check_memory(round->pages, e) < 0) {
-		protobuf_c_message_free_unpacked(m, NULL);
-		return -e->code;
-	}
 	d->last_round = round->number;
 	d->last_round_seen = round->has_last && round->last;
+	d->last_disk_pass = round->disk_pass;
 	pthread_mutex_lock(&d->lock);
 	if (d->report.nr_rounds < REPORT_MAX_ROUNDS)
 		d->report.nr_rounds++;
@@ -305,7 +295,7 @@ static int check_complete(struct migration_destination *d, struct err *e)
 
 int destination_load(struct migration_destination *d, struct err *e)
 {
-	if (check_complete(d, e) < 0)
+	if (check_complete(d, e) < 0 || destination_accept_disks(d, e) < 0)
 		return -e->code;
 	if (vm_load_state(d->vm, d->record.body.data, d->record.body.len, e) < 0)
 		return err_prefix(e, "loading the machine's state");
@@ -339,7 +329,12 @@ int destination_verify(struct migration_destination *d, struct err *e)
 	if (!m)
 		return -e->code;
 	g = (const Godwit__Digest *)m;
-	theirs = (struct digest){g->ram_low, g->ram_high, g->state_low, g->state_high};
+	theirs = (struct digest){.ram_low = g->ram_low,
+				 .ram_high = g->ram_high,
+				 .state_low = g->state_low,
+				 .state_high = g->state_high,
+				 .disk_low = g->disk_low,
+				 .disk_high = g->disk_high};
 	protobuf_c_message_free_unpacked(m, NULL);
 	return digest_compare(&theirs, &ours, e);
 }
@@ -368,6 +363,7 @@ int destination_run(struct migration_destination *d, struct err *e)
 
 	d->committed = true;
 	link_forget_cancel(d->control);
+	destination_settle_disks(d, 0);
 	vm_set_status(d->vm, VM_PAUSED);
 	if (d->run && vm_resume(d->vm, e) < 0)
 		return err_prefix(e, "the guest is here but cannot be resumed");

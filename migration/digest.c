@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 #include <xxhash.h>
@@ -93,22 +94,36 @@ int digest_make(struct vm *vm, const uint8_t *state, size_t state_len, struct di
 	out->state_low = h.low64;
 	out->state_high = h.high64;
 	digest_ram(vm_mem(vm), out);
-	return 0;
+	return vm_nr_disks(vm) ? digest_disks(vm, out, e) : 0;
+}
+
+struct differences {
+	char list[64];
+	int nr;
+};
+
+static void note(struct differences *d, bool differs, const char *what)
+{
+	size_t len = strlen(d->list);
+
+	if (!differs)
+		return;
+	snprintf(d->list + len, sizeof(d->list) - len, "%s%s", len ? " and " : "", what);
+	d->nr++;
 }
 
 int digest_compare(const struct digest *source, const struct digest *destination, struct err *e)
 {
-	bool ram = source->ram_low == destination->ram_low &&
-		   source->ram_high == destination->ram_high;
-	bool state = source->state_low == destination->state_low &&
-		     source->state_high == destination->state_high;
+	const struct digest *s = source;
+	const struct digest *t = destination;
+	struct differences d = {.nr = 0};
 
-	if (ram && state)
+	note(&d, s->ram_low != t->ram_low || s->ram_high != t->ram_high, "memory");
+	note(&d, s->state_low != t->state_low || s->state_high != t->state_high, "device state");
+	note(&d, s->disk_low != t->disk_low || s->disk_high != t->disk_high, "disk content");
+	if (!d.nr)
 		return 0;
 	return err_set(e, ERR_STATE, EBADMSG,
 		       "verification failed: %s at the destination differ%s from the source's",
-		       !ram && !state ? "memory and device state"
-		       : !ram         ? "memory"
-				      : "device state",
-		       !ram && !state ? "" : "s");
+		       d.list, d.nr == 1 ? "s" : "");
 }

@@ -5,6 +5,7 @@
 
 #include "dirty-tracking/dirty.h"
 #include "migration/codec.h"
+#include "migration/disk_set.h"
 #include "migration/rdma/pin_limit.h"
 #include "vmm/base/clock.h"
 
@@ -34,6 +35,8 @@ static int check_tracker(const char *name, struct err *e)
 
 int migration_params_check(const struct migration_params *p, struct err *e)
 {
+	uint64_t copied;
+
 	if (p->nr_channels < 1 || p->nr_channels > MIGRATION_MAX_CHANNELS)
 		return err_set(e, ERR_USAGE, EINVAL, "%u channels: choose 1 to %d", p->nr_channels,
 			       MIGRATION_MAX_CHANNELS);
@@ -47,7 +50,7 @@ int migration_params_check(const struct migration_params *p, struct err *e)
 			"%llu KiB to pin for RDMA are too little for %u channels: at least %llu",
 			(unsigned long long)p->rdma_pin_bytes / 1024, p->nr_channels,
 			p->nr_channels * PIN_MIN_CHANNEL_BYTES / 1024);
-	if (codec_check_name(p->codec, e) < 0)
+	if (codec_check_name(p->codec, e) < 0 || disk_set_parse(p->copy_disks, &copied, e) < 0)
 		return -e->code;
 	return check_tracker(p->tracker, e);
 }

@@ -13,13 +13,15 @@
 struct verbs_ops;
 
 struct migration_params {
-	uint64_t downtime_limit_ns;  /* default 300 ms, as QEMU's */
-	uint64_t max_bytes_per_s;    /* 0: as fast as the link goes */
-	uint32_t nr_channels;        /* 1 to MIGRATION_MAX_CHANNELS; default 1 */
-	char codec[16];              /* auto, none, lz4; default auto */
-	char tracker[16];            /* bitmap, clear-log; default bitmap */
-	bool verify;                 /* compare digests of RAM and state before commit */
-	uint32_t max_rounds;         /* give up when not converged by then; 0: never; default 0 */
+	uint64_t downtime_limit_ns; /* default 300 ms, as QEMU's */
+	uint64_t max_bytes_per_s;   /* 0: as fast as the link goes */
+	uint32_t nr_channels;       /* 1 to MIGRATION_MAX_CHANNELS; default 1 */
+	char codec[16];             /* auto, none, lz4; default auto */
+	char tracker[16];           /* bitmap, clear-log; default bitmap */
+	bool verify;                /* compare digests of RAM, state and disks before commit */
+	char copy_disks[32]; /* disks whose contents go in the stream: "all", "0,2"; default none,
+			      * both sides open the same images */
+	uint32_t max_rounds; /* give up when not converged by then; 0: never; default 0 */
 	uint64_t connect_timeout_ns; /* default 10 s */
 	uint64_t rdma_pin_bytes; /* most to pin on each side; PIN_ALL: no limit; default 1 GiB */
 	bool rdma_fallback;      /* go on over TCP when RDMA does not work; default no */

@@ -26,9 +26,10 @@ const char *migration_phase_name(enum migration_phase phase)
 {
 	static const char *const names[NR_PHASES] = {
 		[PHASE_NEGOTIATE] = "negotiate", [PHASE_DESCRIBE] = "describe",
-		[PHASE_TRACK] = "track",         [PHASE_PRECOPY] = "precopy",
-		[PHASE_PAUSE] = "pause",         [PHASE_CAPTURE] = "capture",
-		[PHASE_FINAL_RAM] = "final-ram", [PHASE_STATE] = "state",
+		[PHASE_TRACK] = "track",         [PHASE_DISKS] = "disks",
+		[PHASE_PRECOPY] = "precopy",     [PHASE_PAUSE] = "pause",
+		[PHASE_CAPTURE] = "capture",     [PHASE_FINAL_RAM] = "final-ram",
+		[PHASE_OFFER] = "offer",         [PHASE_STATE] = "state",
 		[PHASE_VERIFY] = "verify",       [PHASE_READY] = "ready",
 		[PHASE_COMMIT] = "commit",
 	};

@@ -29,10 +29,12 @@ enum migration_phase {
 	PHASE_NEGOTIATE,
 	PHASE_DESCRIBE,
 	PHASE_TRACK,
+	PHASE_DISKS, /* the bulk of copied disks */
 	PHASE_PRECOPY,
 	PHASE_PAUSE,
 	PHASE_CAPTURE,
 	PHASE_FINAL_RAM,
+	PHASE_OFFER, /* shared disks are let go */
 	PHASE_STATE,
 	PHASE_VERIFY, /* only with --verify */
 	PHASE_READY,
@@ -63,6 +65,17 @@ struct guest_blackout {
 	uint64_t precopy_max_ns; /* the largest other gap since the migration began */
 };
 
+/* What became of the guest's disks. */
+struct disk_report {
+	uint32_t nr;
+	uint32_t nr_copied;  /* the rest is shared */
+	uint64_t bytes;      /* size of the copied ones, holes included */
+	uint32_t nr_passes;  /* over them; several may belong to one phase */
+	uint64_t data_bytes; /* sent as they are */
+	uint64_t zero_bytes; /* sent as holes */
+	uint64_t wire_bytes;
+};
+
 struct migration_report {
 	enum migration_status status;
 	bool ended;       /* nothing in here changes any more; `blackout` may come after `status` */
@@ -80,7 +93,8 @@ struct migration_report {
 	enum migration_phase phase; /* the present or last one */
 
 	uint64_t ram_bytes;       /* size of guest RAM */
-	uint64_t remaining_bytes; /* of the present round */
+	struct disk_report disks; /* at the destination, only what was described */
+	uint64_t remaining_bytes; /* of the present round, or pass over the disks */
 	uint64_t wire_bytes;
 	uint64_t bytes_per_s; /* present throughput */
 	uint64_t dirty_pages_per_s;

@@ -23,10 +23,12 @@ static const struct source_step steps[] = {
 	 source_undo_negotiate},
 	{PHASE_DESCRIBE, "src.describe", MIGRATION_SETUP, source_describe, source_undo_describe},
 	{PHASE_TRACK, "src.track", MIGRATION_SETUP, source_track, source_undo_track},
+	{PHASE_DISKS, "src.disks", MIGRATION_ACTIVE, source_disks, NULL},
 	{PHASE_PRECOPY, "src.precopy", MIGRATION_ACTIVE, source_precopy, NULL},
 	{PHASE_PAUSE, "src.pause", MIGRATION_DEVICE, source_pause, source_undo_pause},
 	{PHASE_CAPTURE, "src.capture", MIGRATION_DEVICE, source_capture, source_undo_capture},
 	{PHASE_FINAL_RAM, "src.final_ram", MIGRATION_DEVICE, source_final_ram, NULL},
+	{PHASE_OFFER, "src.offer", MIGRATION_DEVICE, source_offer_disks, source_undo_offer_disks},
 	{PHASE_STATE, "src.state", MIGRATION_DEVICE, source_state, NULL},
 	{PHASE_VERIFY, "src.verify", MIGRATION_DEVICE, source_verify, NULL},
 	{PHASE_READY, "src.ready", MIGRATION_DEVICE, source_ready, NULL},
@@ -138,6 +140,7 @@ static void await_blackout(struct migration_source *s)
 static void succeed(struct migration_source *s)
 {
 	vm_set_status(s->vm, VM_POSTMIGRATE);
+	source_release_disks(s);
 	conclude(s, MIGRATION_COMPLETED);
 	await_blackout(s);
 	undo(s);
@@ -270,6 +273,8 @@ void migration_source_query(const struct migration_source *source, struct migrat
 	*out = s->report;
 	for (uint32_t i = 0; i < s->nr_senders; i++)
 		in_round += sender_wire_bytes(s->senders[i]);
+	if (s->disk_sender)
+		in_round += disk_sender_wire_bytes(s->disk_sender) - s->report.disks.wire_bytes;
 	seen = atomic_load(&s->round.seen_pages);
 	if (out->status == MIGRATION_SETUP || out->status == MIGRATION_ACTIVE ||
 	    out->status == MIGRATION_DEVICE)
@@ -280,6 +285,8 @@ void migration_source_query(const struct migration_source *source, struct migrat
 					      (double)(now - s->round_started_ns + 1));
 		out->remaining_bytes =
 			s->round.nr_pages > seen ? (s->round.nr_pages - seen) * PAGE_BYTES : 0;
+		if (s->disk_sender)
+			out->remaining_bytes += disk_sender_remaining_bytes(s->disk_sender);
 	}
 	pthread_mutex_unlock(&s->lock);
 }

@@ -1,7 +1,7 @@
 /*
  * The source engine's own state, shared by source.c (thread, walking the steps, public API),
  * source_setup.c (negotiate, describe, track), source_precopy.c (rounds) and source_switch.c (pause
- * to commit). Private to those files.
+ * to commit) and source_disks.c. Private to those files.
  */
 #pragma once
 
@@ -10,6 +10,7 @@
 
 #include "dirty-tracking/dirty.h"
 #include "migration/blackout.h"
+#include "migration/disk_sender.h"
 #include "migration/migration.h"
 #include "migration/policy.h"
 #include "migration/rate.h"
@@ -43,7 +44,10 @@ struct migration_source {
 	struct round round;
 	struct policy_round history[REPORT_MAX_ROUNDS];
 	uint32_t nr_history;
-	struct blackout_mark began; /* what the guest had recorded when we began */
+	struct disk_set disks;
+	uint64_t disk_pending_bytes; /* of copied disks, for the next pass */
+	uint64_t disk_settle_ns;     /* what the last pass cost beside its bytes */
+	struct blackout_mark began;  /* what the guest had recorded when we began */
 	struct buf state;
 	bool was_running; /* when we paused it */
 	bool paused;
@@ -57,6 +61,7 @@ struct migration_source {
 	struct migration_report report;
 	uint32_t nr_senders;
 	struct sender *senders[MIGRATION_MAX_CHANNELS];
+	struct disk_sender *disk_sender; /* NULL: no disks */
 	uint64_t round_started_ns;
 };
 
@@ -69,16 +74,33 @@ int source_describe(struct migration_source *s, struct err *e);
 void source_undo_describe(struct migration_source *s);
 int source_track(struct migration_source *s, struct err *e);
 void source_undo_track(struct migration_source *s);
+int source_disks(struct migration_source *s, struct err *e);
 int source_precopy(struct migration_source *s, struct err *e);
 int source_pause(struct migration_source *s, struct err *e);
 void source_undo_pause(struct migration_source *s);
 int source_capture(struct migration_source *s, struct err *e);
 void source_undo_capture(struct migration_source *s);
 int source_final_ram(struct migration_source *s, struct err *e);
+int source_offer_disks(struct migration_source *s, struct err *e);
+void source_undo_offer_disks(struct migration_source *s);
 int source_state(struct migration_source *s, struct err *e);
 int source_verify(struct migration_source *s, struct err *e);
 int source_ready(struct migration_source *s, struct err *e);
 int source_commit(struct migration_source *s, struct err *e);
+
+/* A connection of this migration that has introduced itself as channel @index. */
+int source_connect_channel(struct migration_source *s, uint32_t index, bool disks,
+			   struct link **out, struct err *e);
+
+/* source_disks.c; each does nothing for a guest without disks. open and close belong to describe;
+ * between them collect, begin and finish (migration/disk_sender.h), beside memory's rounds. */
+int source_open_disks(struct migration_source *s, struct err *e);
+void source_close_disks(struct migration_source *s);
+uint64_t source_collect_disks(struct migration_source *s);
+void source_begin_disk_pass(struct migration_source *s, bool last);
+int source_finish_disk_pass(struct migration_source *s, uint64_t *sent_bytes, struct err *e);
+/* The guest runs elsewhere. */
+void source_release_disks(struct migration_source *s);
 
 /* Send the round that has been prepared, on every channel, to the barrier; fills in its report. */
 int source_send_round(struct migration_source *s, bool last, uint64_t skipped_pages, struct err *e);

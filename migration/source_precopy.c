@@ -13,26 +13,38 @@ static int announce_round(struct migration_source *s, bool last, struct err *e)
 	r.number = s->round.number;
 	r.pages = s->round.nr_pages;
 	r.last = last;
+	if (disk_set_has_copies(&s->disks)) {
+		r.has_disk_pass = 1;
+		r.disk_pass = disk_sender_pass(s->disk_sender) + 1; /* begins right after this */
+	}
 	if (s->events.on_round)
 		s->events.on_round(s->events.ctx, s->round.number);
 	return record_send(&s->records, RECORD_ROUND, &r.base, e);
 }
 
-/* Wait for every sender; the first real failure wins over the cancellations it caused. */
-static int finish_senders(struct migration_source *s, struct send_stats *stats, struct err *e)
+/* The first real failure wins over the cancellations it caused. */
+static void blame(const struct err *one, struct err *e)
 {
-	int ret = 0;
+	if (e->kind == ERR_NONE || (e->kind == ERR_CANCELLED && one->kind != ERR_CANCELLED))
+		*e = *one;
+}
 
-	for (uint32_t i = 0; i < s->nr_senders; i++) {
-		struct err one = ERR_INIT;
+/* Wait for every sender, and for the disks. */
+static int finish_senders(struct migration_source *s, struct send_stats *stats,
+			  uint64_t *disk_bytes, struct err *e)
+{
+	struct err first = ERR_INIT;
+	struct err one = ERR_INIT;
 
-		if (sender_finish(s->senders[i], stats, &one) == 0)
-			continue;
-		if (ret == 0 || (e->kind == ERR_CANCELLED && one.kind != ERR_CANCELLED))
-			*e = one;
-		ret = -e->code;
-	}
-	return ret;
+	for (uint32_t i = 0; i < s->nr_senders; i++)
+		if (sender_finish(s->senders[i], stats, &one) < 0)
+			blame(&one, &first);
+	if (source_finish_disk_pass(s, disk_bytes, &one) < 0)
+		blame(&one, &first);
+	if (first.kind == ERR_NONE)
+		return 0;
+	*e = first;
+	return -e->code;
 }
 
 static struct round_report *report_slot(struct migration_source *s)
@@ -66,8 +78,9 @@ static void record_round(struct migration_source *s, const struct send_stats *st
 	pthread_mutex_unlock(&s->lock);
 }
 
+/* To the policy a page is a page, of memory or of a disk. */
 static void remember(struct migration_source *s, const struct send_stats *stats,
-		     uint64_t duration_ns)
+		     uint64_t disk_bytes, uint64_t duration_ns)
 {
 	/* The policy looks back a few rounds only; forget the oldest half when full. */
 	if (s->nr_history == REPORT_MAX_ROUNDS) {
@@ -77,13 +90,15 @@ static void remember(struct migration_source *s, const struct send_stats *stats,
 	}
 	s->history[s->nr_history++] = (struct policy_round){
 		.duration_ns = duration_ns,
-		.sent_pages = stats->zero_pages + stats->raw_pages + stats->compressed_pages};
+		.sent_pages = stats->zero_pages + stats->raw_pages + stats->compressed_pages +
+			      disk_bytes / PAGE_BYTES};
 }
 
 int source_send_round(struct migration_source *s, bool last, uint64_t skipped_pages, struct err *e)
 {
 	struct send_stats stats = {0};
 	uint64_t start_ns = clock_now_ns();
+	uint64_t disk_bytes;
 	int ret;
 
 	s->round.number++;
@@ -95,10 +110,16 @@ int source_send_round(struct migration_source *s, bool last, uint64_t skipped_pa
 	pthread_mutex_unlock(&s->lock);
 	for (uint32_t i = 0; i < s->nr_senders; i++)
 		sender_begin(s->senders[i], &s->round);
-	ret = finish_senders(s, &stats, e);
+	source_begin_disk_pass(s, last);
+	ret = finish_senders(s, &stats, &disk_bytes, e);
 	record_round(s, &stats, clock_now_ns() - start_ns, skipped_pages);
-	remember(s, &stats, clock_now_ns() - start_ns);
+	remember(s, &stats, disk_bytes, clock_now_ns() - start_ns);
 	return ret;
+}
+
+static uint64_t pending_pages(const struct migration_source *s)
+{
+	return s->round.nr_pages + s->disk_pending_bytes / PAGE_BYTES;
 }
 
 /* What is written while nothing is being sent, per second, is the dirty rate; collecting closes the
@@ -110,22 +131,24 @@ static int collect(struct migration_source *s, uint64_t *since_ns, struct err *e
 
 	if (round_prepare_next(&s->round, s->tracker, false, e) < 0)
 		return -e->code;
+	s->disk_pending_bytes = source_collect_disks(s);
 	now = clock_now_ns();
 	last->dirty_pages_per_s =
-		(uint64_t)((double)s->round.nr_pages * 1e9 / (double)(now - *since_ns + 1));
+		(uint64_t)((double)pending_pages(s) * 1e9 / (double)(now - *since_ns + 1));
 	*since_ns = now;
 	return 0;
 }
 
 static struct policy_decision decide(struct migration_source *s)
 {
-	/* Beside memory: pausing, capturing and loading state, and three trips (state, commit,
-	 * running) of which HELLO measured one. */
+	/* Beside memory and disks: making the disks durable, pausing, capturing and loading state,
+	 * and three trips (state, commit, running) of which HELLO measured one. */
 	struct policy_params params = {.downtime_limit_ns = s->params.downtime_limit_ns,
 				       .max_rounds = s->params.max_rounds,
-				       .switchover_ns = 1500000 + 3 * s->rtt_ns};
+				       .switchover_ns =
+					       1500000 + 3 * s->rtt_ns + s->disk_settle_ns};
 	struct policy_decision d =
-		policy_decide(&params, s->history, s->nr_history, s->round.nr_pages);
+		policy_decide(&params, s->history, s->nr_history, pending_pages(s));
 	uint64_t rate = s->history[s->nr_history - 1].dirty_pages_per_s;
 
 	pthread_mutex_lock(&s->lock);

@@ -11,6 +11,7 @@
 #include "proto/stream.pb-c.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/log.h"
+#include "vmm/block/disk.h"
 
 static int send_hello(struct migration_source *s, struct err *e)
 {
@@ -145,14 +146,37 @@ void source_undo_negotiate(struct migration_source *s)
 	s->control = NULL;
 }
 
+static uint32_t list_disks(struct migration_source *s, Godwit__Disk *wires, Godwit__Disk **list)
+{
+	struct disk_report *r = &s->report.disks;
+
+	pthread_mutex_lock(&s->lock);
+	r->nr = s->disks.nr;
+	for (uint32_t i = 0; i < s->disks.nr; i++) {
+		godwit__disk__init(&wires[i]);
+		wires[i].has_size = wires[i].has_copy = 1;
+		wires[i].size = disk_bytes(s->disks.at[i].disk);
+		wires[i].copy = s->disks.at[i].copy;
+		list[i] = &wires[i];
+		r->nr_copied += s->disks.at[i].copy;
+		r->bytes += s->disks.at[i].copy ? wires[i].size : 0;
+	}
+	pthread_mutex_unlock(&s->lock);
+	return s->disks.nr;
+}
+
 static int send_description(struct migration_source *s, struct err *e)
 {
 	struct buf machine = BUF_INIT;
 	Godwit__Describe d = GODWIT__DESCRIBE__INIT;
 	Godwit__Image image;
+	Godwit__Disk disks[DISK_SET_MAX];
+	Godwit__Disk *disk_list[DISK_SET_MAX];
 	int ret = vm_describe(s->vm, &machine, e);
 
 	if (ret == 0) {
+		d.n_disks = list_disks(s, disks, disk_list);
+		d.disks = disk_list;
 		d.has_machine = d.has_nr_channels = d.has_verify = d.has_ram_bytes = 1;
 		d.machine = (ProtobufCBinaryData){.len = machine.len, .data = machine.data};
 		d.nr_channels = s->params.nr_channels;
@@ -171,7 +195,7 @@ static int send_description(struct migration_source *s, struct err *e)
 }
 
 /* Introduce a fresh connection as channel @index. */
-static int join_channel(struct migration_source *s, struct link *link, uint32_t index,
+static int join_channel(struct migration_source *s, struct link *link, uint32_t index, bool disks,
 			struct err *e)
 {
 	struct record_stream records;
@@ -180,15 +204,33 @@ static int join_channel(struct migration_source *s, struct link *link, uint32_t 
 	int ret;
 
 	c.has_migration_id = c.has_index = 1;
-	c.has_rdma = c.rdma = s->pin_bytes != 0;
+	c.has_rdma = c.rdma = s->pin_bytes != 0 && !disks;
 	c.migration_id = (ProtobufCBinaryData){.len = sizeof(s->id), .data = s->id};
 	c.index = index;
+	c.has_disks = disks;
+	c.disks = disks;
 	record_stream_init(&records, link, "destination");
 	ret = record_send(&records, RECORD_CHANNEL, &c.base, e);
 	if (ret == 0)
 		ret = record_expect(&records, RECORD_CHANNEL_ACK, &r, e);
 	buf_fini(&r.body);
 	return ret;
+}
+
+int source_connect_channel(struct migration_source *s, uint32_t index, bool disks,
+			   struct link **out, struct err *e)
+{
+	struct link *link;
+
+	if (link_connect(&s->uri, s->params.connect_timeout_ns, s->cancel, &link, e) < 0)
+		return -e->code;
+	link_set_stall_timeout(link, s->params.stall_timeout_ns);
+	if (join_channel(s, link, index, disks, e) < 0) {
+		link_free(link);
+		return -e->code;
+	}
+	*out = link;
+	return 0;
 }
 
 static int open_channel(struct migration_source *s, uint32_t index, struct err *e)
@@ -212,13 +254,8 @@ static int open_channel(struct migration_source *s, uint32_t index, struct err *
 	struct sender *sender;
 	struct link *link;
 
-	if (link_connect(&s->uri, s->params.connect_timeout_ns, s->cancel, &link, e) < 0)
+	if (source_connect_channel(s, index, false, &link, e) < 0)
 		return -e->code;
-	link_set_stall_timeout(link, s->params.stall_timeout_ns);
-	if (join_channel(s, link, index, e) < 0) {
-		link_free(link);
-		return -e->code;
-	}
 	if (pagechan_open(&from, link, &chan, e) < 0 || sender_new(&config, chan, &sender, e) < 0)
 		return -e->code;
 	pthread_mutex_lock(&s->lock);
@@ -243,8 +280,10 @@ static int describe(struct migration_source *s, struct err *e)
 
 int source_describe(struct migration_source *s, struct err *e)
 {
-	int ret = describe(s, e);
+	int ret = disk_set_init(&s->disks, s->vm, s->params.copy_disks, e);
 
+	if (ret == 0)
+		ret = describe(s, e);
 	if (ret == 0)
 		ret = dirty_new(s->params.tracker, s->vm, &s->tracker, e);
 	for (uint32_t i = 0; ret == 0 && i < s->params.nr_channels; i++) {
@@ -254,7 +293,7 @@ int source_describe(struct migration_source *s, struct err *e)
 		if (ret < 0)
 			err_prefix(e, "channel %u", i);
 	}
-	return ret;
+	return ret == 0 ? source_open_disks(s, e) : ret;
 }
 
 void source_undo_describe(struct migration_source *s)
@@ -269,6 +308,7 @@ void source_undo_describe(struct migration_source *s)
 	pthread_mutex_unlock(&s->lock);
 	for (uint32_t i = 0; i < nr; i++)
 		sender_free(senders[i]);
+	source_close_disks(s);
 	dirty_free(s->tracker);
 	s->tracker = NULL;
 }

@@ -57,6 +57,7 @@ int source_final_ram(struct migration_source *s, struct err *e)
 	s->round.claim = false;
 	if (round_prepare_next(&s->round, s->tracker, true, e) < 0)
 		return -e->code;
+	source_collect_disks(s);
 	return source_send_round(s, true, 0, e);
 }
 
@@ -79,6 +80,9 @@ int source_verify(struct migration_source *s, struct err *e)
 	m.ram_high = d.ram_high;
 	m.state_low = d.state_low;
 	m.state_high = d.state_high;
+	m.has_disk_low = m.has_disk_high = d.nr_disks != 0;
+	m.disk_low = d.disk_low;
+	m.disk_high = d.disk_high;
 	return record_send(&s->records, RECORD_DIGEST, &m.base, e);
 }
 

@@ -3,7 +3,7 @@
 #include "migration/digest.h"
 #include "tests/unit/cmocka_all.h"
 
-static const struct digest reference = {1, 2, 3, 4};
+static const struct digest reference = {1, 2, 3, 4, 5, 6, 1};
 
 static void expect(const struct digest *other, const char *complaint)
 {
@@ -22,12 +22,14 @@ static void expect(const struct digest *other, const char *complaint)
 
 static void test_compare_names_what_differs(void **state)
 {
-	const struct digest same = {1, 2, 3, 4};
-	const struct digest ram_low = {0, 2, 3, 4};
-	const struct digest ram_high = {1, 0, 3, 4};
-	const struct digest state_low = {1, 2, 0, 4};
-	const struct digest state_high = {1, 2, 3, 0};
-	const struct digest both = {0, 2, 3, 0};
+	const struct digest same = {1, 2, 3, 4, 5, 6, 1};
+	const struct digest ram_low = {0, 2, 3, 4, 5, 6, 1};
+	const struct digest ram_high = {1, 0, 3, 4, 5, 6, 1};
+	const struct digest state_low = {1, 2, 0, 4, 5, 6, 1};
+	const struct digest state_high = {1, 2, 3, 0, 5, 6, 1};
+	const struct digest disk_low = {1, 2, 3, 4, 0, 6, 1};
+	const struct digest disk_high = {1, 2, 3, 4, 5, 0, 1};
+	const struct digest both = {0, 2, 3, 0, 5, 6, 1};
 
 	(void)state;
 	expect(&same, NULL);
@@ -35,6 +37,8 @@ static void test_compare_names_what_differs(void **state)
 	expect(&ram_high, ": memory at the destination differs");
 	expect(&state_low, ": device state at the destination differs");
 	expect(&state_high, ": device state at the destination differs");
+	expect(&disk_low, ": disk content at the destination differs");
+	expect(&disk_high, ": disk content at the destination differs");
 	expect(&both, "memory and device state at the destination differ from");
 }
 
