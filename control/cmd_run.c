@@ -54,6 +54,10 @@ static const struct option_spec specs[] = {
 	 "may the guest be a hypervisor? off (default); on: if this\n"
 	 "host can; require: or fail",
 	 OPTION_STRING, MACHINE(nested), 0, 0},
+	{"test-devices", NULL,
+	 "devices that kvm-unit-tests need: fw_cfg, pc-testdev,\n"
+	 "the Shutdown port, HPET; implies --debug-exit",
+	 OPTION_FLAG, MACHINE(test_devices), 0, 0},
 	{"paused", NULL, "do not start the guest; 'cont' does", OPTION_FLAG, AT(paused), 0, 0},
 };
 

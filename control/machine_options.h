@@ -17,6 +17,7 @@ struct machine_options {
 	const char *qmp;
 	const char *tracker;
 	bool debug_exit;
+	bool test_devices;  /* debug_exit too */
 	const char *nested; /* NULL: off */
 	struct rdma_options rdma;
 };

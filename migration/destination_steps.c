@@ -9,6 +9,7 @@
 #include "migration/image.h"
 #include "proto/stream.pb-c.h"
 #include "vmm/base/clock.h"
+#include "vmm/base/host_memory.h"
 
 #define HANDSHAKE_NS (10 * NS_PER_S)
 
@@ -240,6 +241,23 @@ int destination_channels(struct migration_destination *d, struct err *e)
 	return 0;
 }
 
+/* The first round names all the memory the guest has touched. Better to say no now than to be
+ * killed half way, when nobody can say why. */
+static int check_memory(uint64_t pages, struct err *e)
+{
+	struct host_memory m;
+
+	host_memory_read("", &m);
+	if (pages <= m.available_bytes / PAGE_BYTES)
+		return 0;
+	return err_set(
+		e, ERR_SYS, ENOMEM,
+		"the guest has %llu MiB in use and this host has %llu MiB left: free memory%s",
+		(unsigned long long)(pages * PAGE_BYTES >> 20),
+		(unsigned long long)(m.available_bytes >> 20),
+		m.limited ? " or raise its control group's limit" : "");
+}
+
 static int begin_round(struct migration_destination *d, struct err *e)
 {
 	ProtobufCMessage *m = record_unpack(&d->record, &godwit__round__descriptor, e);
@@ -248,6 +266,10 @@ static int begin_round(struct migration_destination *d, struct err *e)
 
 	if (!m)
 		return -e->code;
+	if (round->number == 1 && check_memory(round->pages, e) < 0) {
+		protobuf_c_message_free_unpacked(m, NULL);
+		return -e->code;
+	}
 	d->last_round = round->number;
 	d->last_round_seen = round->has_last && round->last;
 	d->last_disk_pass = round->disk_pass;

@@ -46,5 +46,14 @@ struct machine {
 #define BOARD_PM_TIMER_PORT   0x608 /* 4 bytes */
 #define BOARD_SCI_GSI         9
 #define BOARD_ACPI_S5_TYPE    5 /* SLP_TYPa of power-off: the _S5 package and PM1_CNT agree on it */
-#define BOARD_IOAPIC_ADDRESS  0xfec00000u
-#define BOARD_LAPIC_ADDRESS   0xfee00000u
+/* With test devices only. */
+#define BOARD_FW_CFG_PORT     0x510
+#define BOARD_SHUTDOWN_PORT   0x8900
+#define BOARD_TEST_ECHO_PORT  0xe0
+#define BOARD_TEST_FLUSH_PORT 0xe4
+#define BOARD_TEST_LINES_PORT 0x2000
+#define BOARD_TEST_MEMORY     0xff000000u
+#define BOARD_HPET            0xfed00000u
+
+#define BOARD_IOAPIC_ADDRESS 0xfec00000u
+#define BOARD_LAPIC_ADDRESS  0xfee00000u

@@ -30,6 +30,7 @@ static int copy_config(const struct vm_config *from, struct vm_config *to, struc
 	*to = (struct vm_config){.memory_bytes = from->memory_bytes,
 				 .nr_cpus = from->nr_cpus,
 				 .debug_exit = from->debug_exit,
+				 .test_devices = from->test_devices,
 				 .nested = from->nested,
 				 .copied_disks = from->copied_disks,
 				 .nr_virtio = from->nr_virtio};

@@ -29,6 +29,7 @@ struct vm_config {
 	uint64_t memory_bytes;
 	uint32_t nr_cpus;
 	bool debug_exit;         /* isa-debug-exit at port 0xf4 */
+	bool test_devices;       /* what kvm-unit-tests expect of QEMU's pc-testdev machine */
 	enum nested_mode nested; /* may the guest be a hypervisor? */
 	const char *serial;      /* stdio, null, pty, file:PATH, unix:PATH; NULL is null */
 	const char

@@ -2,8 +2,8 @@
  * A machine's state without what goes on counting while it is paused, for comparing two machines.
  *
  * Left out: the upper halves of AMD's SYSENTER registers, the TSC and its moment, kvmclock, the
- * ACPI PM timer, the LAPIC's current count. KVM computes those from the host's clock whenever they
- * are asked for. Everything else has to be the same bit for bit on both sides.
+ * ACPI PM timer, the HPET's counter, the LAPIC's current count. KVM computes those from the host's
+ * clock whenever they are asked for. Everything else has to be the same bit for bit on both sides.
  */
 #include "vmm/vm_private.h"
 
@@ -68,6 +68,19 @@ static int canonical_acpi_pm(Godwit__DeviceState *d, struct err *e)
 	return 0;
 }
 
+static int canonical_hpet(Godwit__DeviceState *d, struct err *e)
+{
+	Godwit__HpetState *m = godwit__hpet_state__unpack(NULL, d->body.len, d->body.data);
+
+	if (!m)
+		return err_set(e, ERR_STREAM, EBADMSG, "malformed hpet state");
+	m->has_counter = 0;
+	if (godwit__hpet_state__get_packed_size(m) <= d->body.len) /* as above */
+		d->body.len = godwit__hpet_state__pack(m, d->body.data);
+	godwit__hpet_state__free_unpacked(m, NULL);
+	return 0;
+}
+
 static int canonical_device(Godwit__DeviceState *d, struct err *e)
 {
 	if (!d->type || !d->has_body)
@@ -76,6 +89,8 @@ static int canonical_device(Godwit__DeviceState *d, struct err *e)
 		d->body.len = 0;
 	if (strcmp(d->type, "acpi-pm") == 0)
 		return canonical_acpi_pm(d, e);
+	if (strcmp(d->type, "hpet") == 0)
+		return canonical_hpet(d, e);
 	return 0;
 }
 

@@ -45,6 +45,8 @@ int vm_describe(const struct vm *vm, struct buf *out, struct err *e)
 	m.memory_bytes = vm->config.memory_bytes;
 	m.nr_cpus = vm->config.nr_cpus;
 	m.debug_exit = vm->config.debug_exit;
+	m.has_test_devices = vm->config.test_devices;
+	m.test_devices = vm->config.test_devices;
 	m.tsc_khz = vm->caps.tsc_khz;
 	cpuid_to_words(cpuid, words);
 	m.n_cpuid = (size_t)cpuid->nr * CPUID_ENTRY_WORDS;
@@ -99,6 +101,7 @@ int vm_config_unpack(const uint8_t *data, size_t len, struct vm_config *config, 
 		*config = (struct vm_config){.memory_bytes = m->memory_bytes,
 					     .nr_cpus = m->nr_cpus,
 					     .debug_exit = m->debug_exit,
+					     .test_devices = m->test_devices,
 					     .nested = m->nested ? NESTED_REQUIRE : NESTED_OFF};
 	for (size_t i = 0; i < m->n_devices && ret == 0; i++)
 		ret = vm_config_add_virtio(config, m->devices[i], e);
@@ -147,7 +150,7 @@ int vm_check_config(const struct vm *vm, const uint8_t *data, size_t len, struct
 	ret = check_sizes(m, e);
 	if (ret == 0 &&
 	    (m->memory_bytes != vm->config.memory_bytes || m->nr_cpus != vm->config.nr_cpus ||
-	     m->debug_exit != vm->config.debug_exit))
+	     m->debug_exit != vm->config.debug_exit || m->test_devices != vm->config.test_devices))
 		ret = err_set(e, ERR_STATE, EINVAL, "the machine built here is another one");
 	if (ret == 0)
 		ret = check_host(vm, m, e);

@@ -39,6 +39,24 @@ static int make_debug_exit(struct vm *vm, struct err *e)
 	return vm_add_device(vm, debug_exit_new(&vm->machine, &d, e), &d, e);
 }
 
+static int make_test_devices(struct vm *vm, struct err *e)
+{
+	const struct machine *m = &vm->machine;
+	struct device *d = NULL;
+	int ret;
+
+	if (!vm->config.test_devices)
+		return 0;
+	ret = vm_add_device(vm, fw_cfg_new(m, vm->config.nr_cpus, &d, e), &d, e);
+	if (ret == 0)
+		ret = vm_add_device(vm, shutdown_port_new(m, &d, e), &d, e);
+	if (ret == 0)
+		ret = vm_add_device(vm, test_device_new(m, &d, e), &d, e);
+	if (ret == 0)
+		ret = vm_add_device(vm, hpet_new(m, &d, e), &d, e);
+	return ret;
+}
+
 /*
  * What the machine is made of, in the order its state is loaded in (the vCPUs come before all of
  * it). A device that raises interrupt lines when loaded stands after the interrupt controllers;
@@ -65,6 +83,8 @@ int vm_add_devices(struct vm *vm, struct err *e)
 		ret = vm_add_device(vm, acpi_pm_new(m, &vm->acpi_pm, e), &vm->acpi_pm, e);
 	if (ret == 0)
 		ret = make_debug_exit(vm, e);
+	if (ret == 0)
+		ret = make_test_devices(vm, e);
 	if (ret == 0)
 		ret = vm_add_device(vm, guest_report_dev_new(m, &vm->guest_report, e),
 				    &vm->guest_report, e);

@@ -9,7 +9,7 @@
 #include "vmm/dev/devices.h"
 #include "vmm/dev/serial_backend.h"
 
-#define NR_DEVICES   5
+#define NR_DEVICES   9
 #define MEMORY_BYTES (64ull << 20)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
@@ -34,11 +34,22 @@ static void must(bool ok)
 		abort();
 }
 
+static int two_cpus_fw_cfg_new(const struct machine *m, struct device **out, struct err *e)
+{
+	return fw_cfg_new(m, 2, out, e);
+}
+
 static struct device *new_device(const struct machine *m, uint32_t which)
 {
 	static int (*const constructors[])(const struct machine *, struct device **,
-					   struct err *) = {rtc_new, i8042_new, acpi_pm_new,
-							    guest_report_dev_new};
+					   struct err *) = {rtc_new,
+							    i8042_new,
+							    acpi_pm_new,
+							    guest_report_dev_new,
+							    two_cpus_fw_cfg_new,
+							    shutdown_port_new,
+							    test_device_new,
+							    hpet_new};
 	struct serial_backend *b;
 	struct device *d = NULL;
 	struct err e = ERR_INIT;
@@ -68,8 +79,12 @@ static bool same(const struct buf *a, const struct buf *b)
 /* Read and rewrite every register the devices have. */
 static void poke(struct bus *bus)
 {
-	static const uint16_t ports[][2] = {{0x60, 1},  {0x64, 1},  {0x70, 2},  {0x3f8, 8},
-					    {0x600, 4}, {0x604, 2}, {0x608, 4}, {0x6770, 4}};
+	static const uint16_t ports[][2] = {{0x60, 1},  {0x64, 1},  {0x70, 2},    {0xe0, 4},
+					    {0xe4, 4},  {0x3f8, 8}, {0x510, 2},   {0x600, 4},
+					    {0x604, 2}, {0x608, 4}, {0x2000, 24}, {0x6770, 4},
+					    {0x8900, 1}};
+	static const uint32_t mmio[] = {0xfed00010, 0xfed00020, 0xfed000f0, 0xfed00100, 0xfed00108,
+					0xfed00120, 0xfed00128, 0xfed00140, 0xfed00148, 0xff000000};
 
 	for (size_t i = 0; i < sizeof(ports) / sizeof(ports[0]); i++) {
 		for (uint16_t k = 0; k < ports[i][1]; k++) {
@@ -78,6 +93,12 @@ static void poke(struct bus *bus)
 			bus_read(bus, BUS_PIO, ports[i][0] + k, &byte, 1);
 			bus_write(bus, BUS_PIO, ports[i][0] + k, &byte, 1);
 		}
+	}
+	for (size_t i = 0; i < sizeof(mmio) / sizeof(mmio[0]); i++) {
+		uint64_t value;
+
+		bus_read(bus, BUS_MMIO, mmio[i], &value, sizeof(value));
+		bus_write(bus, BUS_MMIO, mmio[i], &value, sizeof(value));
 	}
 }
 

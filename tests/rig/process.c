@@ -119,6 +119,11 @@ void process_await_line(struct process *p, const char *prefix, char *rest, size_
 	fail_msg("%s did not say '%s', but: %s", p->name, prefix, process_output(p));
 }
 
+pid_t process_pid(const struct process *p)
+{
+	return p->pid;
+}
+
 void process_signal(struct process *p, int signum)
 {
 	assert_false(p->reaped);

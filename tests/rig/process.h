@@ -7,6 +7,7 @@
 #pragma once
 
 #include <stddef.h>
+#include <sys/types.h>
 
 struct process;
 
@@ -19,6 +20,8 @@ const char *process_output(struct process *p);
 
 /* Wait for a whole line that begins with @prefix; what follows the prefix in @rest. */
 void process_await_line(struct process *p, const char *prefix, char *rest, size_t cap);
+
+pid_t process_pid(const struct process *p);
 
 void process_signal(struct process *p, int signum);
 

@@ -1,7 +1,6 @@
 #include "tests/rig/rig.h"
 
 #include <dirent.h>
-#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,16 +14,18 @@
 #include "experiments/guest/check.h"
 #include "vmm/base/clock.h"
 #include "vmm/guest_report.h"
+#include "vmm/kvm.h"
 
 #define BOOT_NS  (120 * NS_PER_S) /* emulated hosts are slow */
 #define ALIVE_NS (30 * NS_PER_S)
 
 void rig_need_kvm(void)
 {
-	int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	struct err e = ERR_INIT;
+	int fd;
 
-	if (fd < 0) {
-		print_message("SKIPPED: needs a usable /dev/kvm\n");
+	if (kvm_open(&fd, &e) < 0) {
+		print_message("SKIPPED: %s\n", e.msg);
 		skip();
 	}
 	close(fd);

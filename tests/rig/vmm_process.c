@@ -125,20 +125,25 @@ static void await_guest(struct vmm_process *v)
 
 void vmm_process_run(struct vmm_process *v, const char *points)
 {
+	vmm_process_run_workload(v, points, WORKLOAD);
+}
+
+void vmm_process_run_workload(struct vmm_process *v, const char *points, const char *append)
+{
 	char fd[16];
 
 	init(v);
 	if (points) {
 		int theirs = open_hold(v, fd);
-		const char *const argv[] = {GODWIT_HELD,         points,   fd,          "run",
-					    rig_workload_path(), WORKLOAD, v->qmp_path, NULL};
+		const char *const argv[] = {GODWIT_HELD,         points, fd,          "run",
+					    rig_workload_path(), append, v->qmp_path, NULL};
 
 		start(v, argv, theirs);
 	} else {
 		char qmp[120];
-		const char *const argv[] = {GODWIT,     "run",    "--kernel", rig_workload_path(),
-					    "--append", WORKLOAD, "--memory", "64M",
-					    "--serial", "null",   "--qmp",    qmp,
+		const char *const argv[] = {GODWIT,     "run",  "--kernel", rig_workload_path(),
+					    "--append", append, "--memory", "64M",
+					    "--serial", "null", "--qmp",    qmp,
 					    NULL};
 
 		snprintf(qmp, sizeof(qmp), "unix:%s", v->qmp_path);

@@ -21,6 +21,7 @@ struct vmm_process {
 /* Boot a guest and wait until it works. @points: fault points to stop at, comma separated; NULL:
  * none, and it is the real program. */
 void vmm_process_run(struct vmm_process *v, const char *points);
+void vmm_process_run_workload(struct vmm_process *v, const char *points, const char *append);
 
 /* Listen for a guest. */
 void vmm_process_receive(struct vmm_process *v, const char *points);

@@ -207,7 +207,8 @@ const uint8_t *elf_find_note(const struct elf_file *elf, const char *name, uint3
 }
 
 static int load_segment(const struct elf_file *elf, const struct elf_segment *s,
-			struct guest_mem *mem, const struct memmap *map, struct err *e)
+			struct guest_mem *mem, const struct memmap *map, uint64_t floor,
+			struct err *e)
 {
 	int rc;
 
@@ -216,11 +217,11 @@ static int load_segment(const struct elf_file *elf, const struct elf_segment *s,
 			       "has a segment of %" PRIu64 " bytes at 0x%" PRIx64
 			       ", where the guest has no RAM for it; give the guest more memory",
 			       s->mem_bytes, s->paddr);
-	if (s->paddr < LAYOUT_END)
+	if (s->paddr < floor)
 		return err_set(e, ERR_STREAM, ENOEXEC,
-			       "has a segment at 0x%" PRIx64
-			       ", but memory below 0x%llx is for boot structures",
-			       s->paddr, LAYOUT_END);
+			       "has a segment at 0x%" PRIx64 ", but memory below 0x%" PRIx64
+			       " is for boot structures",
+			       s->paddr, floor);
 	rc = guest_mem_write(mem, s->paddr, elf->data + s->offset, s->file_bytes, e);
 	if (rc)
 		return rc;
@@ -228,11 +229,11 @@ static int load_segment(const struct elf_file *elf, const struct elf_segment *s,
 }
 
 int elf_load(const struct elf_file *elf, struct guest_mem *mem, const struct memmap *map,
-	     uint64_t *low_end, struct err *e)
+	     uint64_t floor, uint64_t *low_end, struct err *e)
 {
 	bool any = false;
 
-	*low_end = LAYOUT_END;
+	*low_end = floor;
 	for (uint32_t i = 0; i < elf->nr_segments; i++) {
 		struct elf_segment s = elf_segment(elf, i);
 		uint64_t end;
@@ -240,7 +241,7 @@ int elf_load(const struct elf_file *elf, struct guest_mem *mem, const struct mem
 
 		if (s.type != PT_LOAD || s.mem_bytes == 0)
 			continue;
-		rc = load_segment(elf, &s, mem, map, e);
+		rc = load_segment(elf, &s, mem, map, floor, e);
 		if (rc)
 			return rc;
 		any = true;

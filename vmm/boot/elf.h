@@ -45,10 +45,11 @@ struct elf_segment elf_segment(const struct elf_file *elf, uint32_t i);
 const uint8_t *elf_find_note(const struct elf_file *elf, const char *name, uint32_t type,
 			     uint64_t *bytes);
 
-/* Write the PT_LOAD segments to their physical addresses. Each must be in RAM and clear of the low
- * boot structures. *low_end: one past the last byte used below the PCI hole. */
+/* Write the PT_LOAD segments to their physical addresses. Each must be in RAM, at or above
+ * @floor, where the boot structures end. *low_end: one past the last byte used below the PCI hole.
+ */
 int elf_load(const struct elf_file *elf, struct guest_mem *mem, const struct memmap *map,
-	     uint64_t *low_end, struct err *e);
+	     uint64_t floor, uint64_t *low_end, struct err *e);
 
 /* The physical address of the entry point, which ELF gives as a virtual one. */
 uint64_t elf_entry_gpa(const struct elf_file *elf);

@@ -14,11 +14,10 @@
 #include "vmm/boot/memmap.h"
 #include "vmm/boot/place.h"
 
-#define HEADER_MAGIC  0x1badb002u
-#define LOADER_MAGIC  0x2badb002u
-#define SEARCH_BYTES  8192u /* 3.1: the header lies completely within these */
-#define LOADER_NAME   "Godwit"
-#define CMDLINE_BYTES (LAYOUT_CMDLINE_BYTES - 1)
+#define HEADER_MAGIC 0x1badb002u
+#define LOADER_MAGIC 0x2badb002u
+#define SEARCH_BYTES 8192u /* 3.1: the header lies completely within these */
+#define LOADER_NAME  "Godwit"
 
 enum header_flag { /* 3.1.2 */
 	WANTS_PAGE_ALIGNED_MODULES = 1u << 0,
@@ -175,7 +174,8 @@ static int load_flat(struct guest_mem *mem, const struct boot_file *kernel,
 	uint64_t file_end = flat->gpa + flat->bytes;
 	int rc;
 
-	if (flat->gpa < LAYOUT_END || !memmap_is_ram(map, flat->gpa, flat->end - flat->gpa))
+	if (flat->gpa < LAYOUT_MULTIBOOT_END ||
+	    !memmap_is_ram(map, flat->gpa, flat->end - flat->gpa))
 		return err_set(e, ERR_STREAM, ENOEXEC,
 			       "%s: is a Multiboot image for 0x%" PRIx64 " to 0x%" PRIx64
 			       ", where the guest has no free RAM; give the guest more memory",
@@ -193,7 +193,8 @@ static int load_elf(struct guest_mem *mem, const struct boot_file *kernel, const
 		return boot_refuse(kernel, e,
 				   "has a Multiboot header without addresses (flag 16) but is not "
 				   "an ELF file");
-	if (elf_open(&elf, kernel->data, kernel->bytes, e) || elf_load(&elf, mem, map, end, e))
+	if (elf_open(&elf, kernel->data, kernel->bytes, e) ||
+	    elf_load(&elf, mem, map, LAYOUT_MULTIBOOT_END, end, e))
 		return err_prefix(e, "%s", kernel->name);
 	entry->rip = elf_entry_gpa(&elf);
 	return 0;
@@ -270,7 +271,7 @@ static int place_info(struct guest_mem *mem, const struct boot_input *in, const 
 {
 	struct mb_block b = {
 		.info = {.flags = INFO_MEMORY | INFO_CMDLINE | INFO_MMAP | INFO_LOADER_NAME,
-			 .cmdline = (uint32_t)LAYOUT_CMDLINE,
+			 .cmdline = (uint32_t)LAYOUT_MULTIBOOT_CMDLINE,
 			 .boot_loader_name = BLOCK_GPA(loader_name)},
 		.loader_name = LOADER_NAME};
 	int rc;
@@ -284,17 +285,20 @@ static int place_info(struct guest_mem *mem, const struct boot_input *in, const 
 static int place_program_line(struct guest_mem *mem, const struct boot_input *in, struct err *e)
 {
 	uint64_t name = strlen(in->kernel.name), rest = strlen(in->append);
-	uint8_t space = ' ';
+	uint64_t at = LAYOUT_MULTIBOOT_CMDLINE;
 	int rc;
 
-	if (rest == 0)
-		return place_cmdline(mem, in->kernel.name, CMDLINE_BYTES, e);
-	if (name + 1 + rest > CMDLINE_BYTES)
-		return place_cmdline(mem, in->append, 0, e); /* says how long it is */
-	rc = guest_mem_write(mem, LAYOUT_CMDLINE, in->kernel.name, name, e);
-	if (rc == 0)
-		rc = guest_mem_write(mem, LAYOUT_CMDLINE + name, &space, 1, e);
-	return rc ? rc : guest_mem_write(mem, LAYOUT_CMDLINE + name + 1, in->append, rest + 1, e);
+	if (name + 1 + rest + 1 > LAYOUT_MULTIBOOT_CMDLINE_BYTES)
+		return err_set(e, ERR_USAGE, E2BIG,
+			       "the command line has %" PRIu64
+			       " characters with the image's name before it, a Multiboot image "
+			       "takes at most %llu",
+			       name + 1 + rest, LAYOUT_MULTIBOOT_CMDLINE_BYTES - 1);
+	rc = guest_mem_write(mem, at, in->kernel.name, name + 1, e);
+	if (rc || rest == 0)
+		return rc;
+	rc = guest_mem_write(mem, at + name, " ", 1, e);
+	return rc ? rc : guest_mem_write(mem, at + name + 1, in->append, rest + 1, e);
 }
 
 static int multiboot_load(struct guest_mem *mem, const struct boot_input *in,

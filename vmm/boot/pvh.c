@@ -116,7 +116,8 @@ static int load_kernel(struct guest_mem *mem, const struct boot_file *kernel,
 {
 	struct elf_file elf;
 
-	if (elf_open(&elf, kernel->data, kernel->bytes, e) || elf_load(&elf, mem, map, end, e))
+	if (elf_open(&elf, kernel->data, kernel->bytes, e) ||
+	    elf_load(&elf, mem, map, LAYOUT_END, end, e))
 		return err_prefix(e, "%s", kernel->name);
 	if (!read_entry(&elf, &entry->rip) || entry->rip >= MEM_HOLE_START ||
 	    !memmap_is_ram(map, entry->rip, 1))

@@ -26,3 +26,14 @@ int debug_exit_new(const struct machine *m, struct device **out, struct err *e);
 /* Where the guest publishes what it felt: GUEST_REPORT_PORT, see vmm/guest_report.h. */
 int guest_report_dev_new(const struct machine *m, struct device **out, struct err *e);
 uint64_t guest_report_dev_gpa(const struct device *d);
+
+/* The rest is there for kvm-unit-tests only (`run --test-devices`). */
+
+/* fw_cfg at 0x510, 0x511: memory size and number of vCPUs. */
+int fw_cfg_new(const struct machine *m, uint32_t nr_cpus, struct device **out, struct err *e);
+/* Bochs' power-off port 0x8900. */
+int shutdown_port_new(const struct machine *m, struct device **out, struct err *e);
+/* QEMU's pc-testdev: ports 0xe0, 0xe4, 0x2000 and on, memory at 0xff000000. */
+int test_device_new(const struct machine *m, struct device **out, struct err *e);
+/* High Precision Event Timers at 0xfed00000. */
+int hpet_new(const struct machine *m, struct device **out, struct err *e);

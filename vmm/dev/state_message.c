@@ -5,7 +5,7 @@
 #include <string.h>
 
 /* No platform device's state is anywhere near this long. */
-#define STATE_MAX_BYTES 4096
+#define STATE_MAX_BYTES (1 << 17)
 
 int state_message_pack(const ProtobufCMessage *msg, struct buf *out, struct err *e)
 {

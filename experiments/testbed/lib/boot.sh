@@ -1,12 +1,13 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154,SC2034 # the caller has or uses these, as said below
-# Runs the testbed host under QEMU and follows it. Sourced after common.sh.
+# Runs the testbed host, an AMD under QEMU or an Intel under Bochs (bochs.sh), and follows it.
+# Sourced after common.sh.
 #
-# The caller sets `work` (private temporary folder), `packages`, `memory`, `log`.
-# `qemu_pid` is the running QEMU, if any; `followers` copy its output to ours and
+# The caller sets `work` (private temporary folder), `packages`, `memory`, `log`, `cpu`.
+# `emulator_pid` is the running emulator, if any; `followers` copy its output to ours and
 # end by themselves when it has.
 
-qemu_pid=''
+emulator_pid=''
 followers=()
 
 # SVM needs nothing of the machine but the CPU; TCG has one thread because the
@@ -21,43 +22,60 @@ qemu_start() {
 		-kernel "$packages/vmlinux" -initrd "$work/initramfs.cpio" \
 		-append "console=ttyS0 panic=-1 tsc=reliable $append" \
 		-serial "file:$log" "$@" <&0 & # without <&0 its input would be empty
-	qemu_pid=$!
+	emulator_pid=$!
 }
 
-qemu_stop() {
-	[[ -n $qemu_pid ]] || return 0
-	kill "$qemu_pid" 2>/dev/null || true
-	wait "$qemu_pid" 2>/dev/null || true
-	qemu_pid=
+emulator_stop() {
+	[[ -n $emulator_pid ]] || return 0
+	kill "$emulator_pid" 2>/dev/null || true
+	wait "$emulator_pid" 2>/dev/null || true
+	emulator_pid=
 }
 
 # boot_abandon: for an early end; output still on its way is dropped.
 boot_abandon() {
 	((${#followers[@]} == 0)) || kill "${followers[@]}" 2>/dev/null || true
-	qemu_stop
+	emulator_stop
 	((${#followers[@]} == 0)) || wait "${followers[@]}" 2>/dev/null || true
 }
 
-qemu_running() { kill -0 "$qemu_pid" 2>/dev/null; }
+emulator_running() { kill -0 "$emulator_pid" 2>/dev/null; }
 
 # The ports are files, not pipes, so that a slow reader of our output can neither
 # stall the machine nor lose bytes when it ends.
 boot_job() {
-	local n ports=(-device virtio-serial-pci)
+	local n
 	mkfifo "$work/control"
 	exec {control}<>"$work/control"
+	for n in 2 3 4; do
+		: >"$work/port$n"
+	done
+	case $cpu in
+	amd) qemu_start_job >"$work/emulator.log" 2>&1 </dev/null ;;
+	intel) bochs_start "quiet rdinit=/init" ;;
+	esac
+	follow "$work/port2" &
+	followers=($!)
+	follow "$work/port3" >&2 &
+	followers+=($!)
+}
+
+qemu_start_job() {
+	local n ports=(-device virtio-serial-pci)
 	ports+=(-chardev "file,id=p1,path=$work/control"
 		-device "virtserialport,nr=1,chardev=p1,name=org.godwit.control")
 	for n in 2 3 4; do
-		: >"$work/port$n"
 		ports+=(-chardev "file,id=p$n,path=$work/port$n"
 			-device "virtserialport,nr=$n,chardev=p$n,name=org.godwit.port$n")
 	done
-	qemu_start "quiet rdinit=/init" "${ports[@]}" >"$work/qemu.log" 2>&1 </dev/null
-	tail -c +1 -f -s 0.05 --pid="$qemu_pid" "$work/port2" 2>/dev/null &
-	followers=($!)
-	tail -c +1 -f -s 0.05 --pid="$qemu_pid" "$work/port3" >&2 2>/dev/null &
-	followers+=($!)
+	qemu_start "quiet rdinit=/init" "${ports[@]}"
+}
+
+# follow FILE: what arrives there, until the emulator ends; without Bochs' padding.
+follow() {
+	local unpad=(cat)
+	[[ $cpu != intel ]] || unpad=(tr -d '\0')
+	tail -c +1 -f -s 0.05 --pid="$emulator_pid" "$1" 2>/dev/null | "${unpad[@]}"
 }
 
 # control_read SECONDS: one line of the control port into `reply`. Fails when QEMU
@@ -66,9 +84,10 @@ control_read() {
 	local deadline=$((SECONDS + $1))
 	while ((SECONDS <= deadline)); do
 		if IFS= read -r -t 1 -u "$control" reply; then
-			return 0
+			[[ -z $reply ]] || return 0
+			continue
 		fi
-		qemu_running || return 1
+		emulator_running || return 1
 	done
 	return 2
 }
@@ -89,9 +108,9 @@ ports_drain() {
 
 # boot_failed REASON: explains with the kernel's last words, then exits 125.
 boot_failed() {
-	qemu_stop
+	emulator_stop
 	say "$1; the end of its kernel log (--log FILE keeps it whole):"
 	tail -n 80 "$log" 2>/dev/null | tr -d '\r' | sed 's/^/    /' >&2
-	sed "/TCG doesn't support requested feature/d; s/^/    /" "$work/qemu.log" >&2
+	sed "/TCG doesn't support requested feature/d; s/^/    /" "$work/emulator.log" >&2
 	exit 125
 }

@@ -26,4 +26,15 @@ need_tools() {
 	exit 125
 }
 
+# need_files FILE=PACKAGE...: the same for what is no program.
+need_files() {
+	local pair missing=no
+	for pair in "$@"; do
+		[[ -e ${pair%%=*} ]] && continue
+		say "${pair%%=*} is missing: install the Debian package ${pair#*=}"
+		missing=yes
+	done
+	[[ $missing == no ]] || exit 125
+}
+
 cache_root() { printf '%s/godwit/testbed' "${XDG_CACHE_HOME:-${HOME:?}/.cache}"; }

@@ -5,10 +5,12 @@
 # common.sh and packages.sh.
 #
 # The caller sets `testbed` (this folder), `stage` (the directory to fill),
-# `packages` (see packages.sh) and `tree` (the directory that becomes /tree).
+# `packages` (see packages.sh), `tree` (the directory that becomes /tree) and, unless the
+# machine is an AMD, `cpu`.
 
-readonly kvm_modules=(irqbypass kvm ccp kvm-amd)
-readonly transport_modules=(virtio_pci virtio_console)
+# What each kind of machine needs for KVM, and for talking to us.
+readonly amd_modules=(irqbypass kvm ccp kvm-amd virtio_pci virtio_console)
+readonly intel_modules=(irqbypass kvm kvm-intel ata_piix sd_mod)
 
 # Build leftovers that no command needs: most of a build directory's bytes.
 readonly tree_excludes=(--exclude=CMakeFiles --exclude='*.o' --exclude='*.a' --exclude='*.d'
@@ -26,16 +28,17 @@ stage_base() {
 		>"$stage/etc/passwd"
 	printf 'root:x:0:\nnogroup:x:65534:\n' >"$stage/etc/group"
 	printf '127.0.0.1 localhost godwit-testbed\n::1 localhost\n' >"$stage/etc/hosts"
+	printf '%s\n' "${cpu:-amd}" >"$stage/job/cpu"
 	stage_modules "$@"
 }
 
 stage_modules() {
 	local file parameters modules=$packages/modules list=$stage/job/modules.closure
-	module_closure "$modules" "${kvm_modules[@]}" "${transport_modules[@]}" "$@" >"$list" ||
-		exit 125
+	local -n machine_modules=${cpu:-amd}_modules
+	module_closure "$modules" "${machine_modules[@]}" "$@" >"$list" || exit 125
 	while read -r file; do
 		parameters=
-		[[ $file == */kvm-amd.ko ]] && parameters=nested=1
+		[[ $file == */kvm-@(amd|intel).ko ]] && parameters=nested=1
 		cp "$modules/$file" "$stage/lib/modules/${file##*/}"
 		printf '%s %s\n' "${file##*/}" "$parameters"
 	done <"$list" >"$stage/etc/modules.list"

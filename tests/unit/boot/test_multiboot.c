@@ -132,7 +132,7 @@ static void initrd_is_the_module(void **state)
 
 static void program_name_stands_before_the_arguments(void **state)
 {
-	static char line[LAYOUT_CMDLINE_BYTES];
+	static char line[LAYOUT_MULTIBOOT_CMDLINE_BYTES];
 	uint8_t image[IMAGE_BYTES];
 	struct boot_input in = input_of(image, sizeof(image));
 	struct guest_mem *mem = new_mem(64 << 20);
@@ -146,7 +146,27 @@ static void program_name_stands_before_the_arguments(void **state)
 	assert_string_equal(guest_at(mem, word(mem, entry.rbx + 16), 8), "image");
 	memset(line, 'x', sizeof(line) - 1);
 	in.append = line;
-	load_refused(&in, 64, "65535 characters");
+	load_refused(&in, 64, "8197 characters");
+	guest_mem_free(mem);
+}
+
+/* kvm-unit-tests' realmode is linked to 0x8000; its boot structures must not lie on it. */
+static void a_low_image_is_left_alone(void **state)
+{
+	static uint8_t image[0x10000];
+	const uint32_t addresses[] = {0x8000, 0x8000, 0, 0x20000, 0x8020};
+	struct boot_input in = input_of(image, sizeof(image));
+	struct guest_mem *mem = new_mem(64 << 20);
+	struct boot_entry entry;
+
+	(void)state;
+	fill_marker(image, sizeof(image));
+	make_multiboot_header(image, FLAG_ADDRESSES, addresses);
+	load_ok(mem, &in, &entry);
+	assert_int_equal(entry.rip, 0x8020);
+	assert_memory_equal(guest_at(mem, 0x8000, sizeof(image)), image, sizeof(image));
+	assert_true(entry.rbx + 4096 <= 0x8000 && entry.gdt_gpa + entry.gdt_limit < 0x8000);
+	assert_true(word(mem, entry.rbx + 16) < entry.rbx);
 	guest_mem_free(mem);
 }
 
@@ -220,6 +240,7 @@ int main(void)
 		cmocka_unit_test(address_fields_place_the_image),
 		cmocka_unit_test(information_describes_memory),
 		cmocka_unit_test(initrd_is_the_module),
+		cmocka_unit_test(a_low_image_is_left_alone),
 		cmocka_unit_test(program_name_stands_before_the_arguments),
 		cmocka_unit_test(unusable_images_are_refused),
 		cmocka_unit_test(header_elsewhere_does_not_count),

@@ -5,7 +5,7 @@
 #include "tests/unit/dev/fake_machine.h"
 #include "vmm/guest_report.h"
 
-#define NR_DEVICES 5
+#define NR_DEVICES 8
 
 struct fixture {
 	struct fake_machine f;
@@ -25,6 +25,9 @@ static int setup(void **state)
 	assert_int_equal(i8042_new(&x->f.m, &x->dev[2], &e), 0);
 	assert_int_equal(acpi_pm_new(&x->f.m, &x->dev[3], &e), 0);
 	assert_int_equal(guest_report_dev_new(&x->f.m, &x->dev[4], &e), 0);
+	assert_int_equal(fw_cfg_new(&x->f.m, 2, &x->dev[5], &e), 0);
+	assert_int_equal(shutdown_port_new(&x->f.m, &x->dev[6], &e), 0);
+	assert_int_equal(hpet_new(&x->f.m, &x->dev[7], &e), 0);
 	/* Non-zero fields, so that there is something to corrupt. */
 	outb(&x->f, BOARD_SERIAL_PORT + 2, 0x81);
 	outb(&x->f, BOARD_SERIAL_PORT + 4, 0x1b);
@@ -32,6 +35,9 @@ static int setup(void **state)
 		outb(&x->f, BOARD_SERIAL_PORT, i);
 	outb(&x->f, 0x60, 0xf2);
 	io_out(&x->f, GUEST_REPORT_PORT, 0x321, 4);
+	io_out(&x->f, BOARD_FW_CFG_PORT, 0x3, 2);
+	outb(&x->f, BOARD_SHUTDOWN_PORT, 'S');
+	bus_write(x->f.m.bus, BUS_MMIO, BOARD_HPET + 0x100, &(uint32_t){0x2a0e}, 4);
 	for (int i = 0; i < NR_DEVICES; i++)
 		if (x->dev[i]->ops->quiesce)
 			assert_int_equal(x->dev[i]->ops->quiesce(x->dev[i], &e), 0);
