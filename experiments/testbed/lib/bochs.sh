@@ -71,10 +71,11 @@ bochs_start() {
 	truncate -s "$bochs_disk_bytes" "$work/port4"
 	bochs_cdrom "console=ttyS0,115200 panic=-1 reboot=t $1"
 	bochs_configure >"$work/bochsrc"
-	echo c >"$work/bochs.commands" # its debugger's "continue"
+	# Its debugger is to continue, and to give up rather than ask when the machine stops.
+	printf 'c\nq\n' >"$work/bochs.commands"
 	# Its display wants a terminal; `script` is one. When that dies, Bochs is hung up on.
 	TERM=xterm setpriv --pdeathsig KILL script -qec \
 		"exec bochs-bin -q -f '$work/bochsrc' -rc '$work/bochs.commands'" /dev/null \
-		>/dev/null 2>&1 </dev/null &
+		>"$work/terminal.log" 2>&1 </dev/null &
 	emulator_pid=$!
 }
