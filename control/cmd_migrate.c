@@ -34,6 +34,7 @@ struct migrate_options {
 	const char *codec;
 	const char *tracker;
 	const char *copy_disks;
+	bool auto_converge;
 	bool verify;
 	bool json;
 	bool keep_source;
@@ -58,6 +59,10 @@ static const struct option_spec specs[] = {
 	 "send the contents of these disks, too: all, or numbers such as\n"
 	 "0,2; default: none, the destination opens the same images",
 	 OPTION_STRING, AT(copy_disks), 0, 0},
+	{"auto-converge", NULL,
+	 "hold the guest's CPUs back, more and more, when it writes\n"
+	 "faster than the link sends",
+	 OPTION_FLAG, AT(auto_converge), 0, 0},
 	{"verify", NULL,
 	 "compare a digest of all memory, device state and disks before\n"
 	 "the guest may run at the destination",
@@ -154,7 +159,8 @@ static json_t *capability(const char *name, bool state)
 
 static int configure(struct migrate *m, struct err *e)
 {
-	json_t *caps = json_pack("{s:[o,o,o,o]}", "capabilities", capability("events", true),
+	json_t *caps = json_pack("{s:[o,o,o,o,o]}", "capabilities", capability("events", true),
+				 capability("auto-converge", m->o.auto_converge),
 				 capability("multifd", m->o.nr_channels > 1),
 				 capability("x-godwit-verify", m->o.verify),
 				 capability("x-godwit-rdma-fallback", m->fallback));

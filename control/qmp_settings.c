@@ -16,6 +16,7 @@ struct capability {
 #define SETTING(member) offsetof(struct migration_settings, member)
 
 static const struct capability capabilities[] = {
+	{"auto-converge", SETTING(params.auto_converge)},
 	{"events", SETTING(events)},
 	{"multifd", SETTING(multifd)},
 	{"x-godwit-verify", SETTING(params.verify)},
@@ -101,6 +102,10 @@ struct parameter {
 		QMP_INT, SETTING(announce.member), sizeof(uint32_t), 1, low, high, \
 			"a value between " #low " and " #high                      \
 	}
+#define PERCENT_PARAMETER(member)                                                           \
+	{                                                                                   \
+		QMP_INT, SETTING(member), 4, 1, 1, 99, "an integer in the range of 1 to 99" \
+	}
 #define TEXT_PARAMETER(member)                                                                    \
 	{                                                                                         \
 		QMP_STRING, SETTING(member), sizeof(((struct migration_settings *)0)->member), 0, \
@@ -116,6 +121,9 @@ const struct qmp_arg qmp_parameter_args[] = {
 	{"announce-max", QMP_INT, true},
 	{"announce-rounds", QMP_INT, true},
 	{"announce-step", QMP_INT, true},
+	{"cpu-throttle-initial", QMP_INT, true},
+	{"cpu-throttle-increment", QMP_INT, true},
+	{"max-cpu-throttle", QMP_INT, true},
 	{"x-godwit-downtime-limit-ns", QMP_INT, true},
 	{"x-godwit-codec", QMP_STRING, true},
 	{"x-godwit-tracker", QMP_STRING, true},
@@ -140,6 +148,9 @@ static const struct parameter parameters[] = {
 	ANNOUNCE_PARAMETER(max_ms, 0, 100000),
 	ANNOUNCE_PARAMETER(rounds, 0, 1000),
 	ANNOUNCE_PARAMETER(step_ms, 0, 10000),
+	PERCENT_PARAMETER(params.throttle_initial),
+	PERCENT_PARAMETER(params.throttle_increment),
+	PERCENT_PARAMETER(params.throttle_max),
 	{QMP_INT, SETTING(params.downtime_limit_ns), 8, 1, 1, 2000 * NS_PER_S,
 	 "an integer in the range of 1 to 2000000000000 ns"},
 	TEXT_PARAMETER(params.codec),
@@ -226,6 +237,11 @@ int qmp_parameters_set(struct migration_settings *s, json_t *args, struct err *e
 		if (ret < 0)
 			return ret;
 	}
+	/* Each is in its range; together they may still make no sense. */
+	if (changed.params.throttle_initial > changed.params.throttle_max)
+		return err_set(e, ERR_USAGE, EINVAL,
+			       "Parameter 'max-cpu-throttle' expects an integer in the range of "
+			       "cpu-throttle-initial to 99");
 	*s = changed;
 	return 0;
 }

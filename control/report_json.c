@@ -36,6 +36,9 @@ static const struct number report_numbers[] = {
 	REPORT_NUMBER(dirty_pages_per_s),
 	REPORT_NUMBER(downtime_limit_ns),
 	REPORT_NUMBER(predicted_downtime_ns),
+	REPORT_NUMBER(throttle_percent),
+	REPORT_NUMBER(throttle_max_percent),
+	REPORT_NUMBER(throttled_ns),
 	REPORT_NUMBER(downtime_ns),
 	{NULL, 0, 0},
 };

@@ -89,6 +89,9 @@ static void put_progress(json_t *info, const struct migration_report *report)
 		json_object_set_new(info, "downtime", ms(report->downtime_ns));
 	else
 		json_object_set_new(info, "expected-downtime", ms(report->predicted_downtime_ns));
+	if (report->throttle_percent)
+		json_object_set_new(info, "cpu-throttle-percentage",
+				    number(report->throttle_percent));
 	json_object_set_new(info, "ram", ram(report));
 }
 

@@ -171,6 +171,16 @@ static void print_downtime(FILE *out, const struct migration_report *r)
 	fprintf(out, "  claimed %s\n", units_format_ns(text, sizeof(text), r->downtime_ns));
 }
 
+static void print_throttle(FILE *out, const struct migration_report *r)
+{
+	char text[TEXT];
+
+	if (r->throttle_max_percent)
+		fprintf(out, "  guest held back for %s, at most %u %% of its time\n",
+			units_format_ns(text, sizeof(text), r->throttled_ns),
+			r->throttle_max_percent);
+}
+
 static void print_blackout(FILE *out, const struct guest_blackout *b)
 {
 	char text[TEXT];
@@ -230,6 +240,7 @@ void report_print(FILE *out, const struct migration_report *r, bool arrived)
 	if (r->status != MIGRATION_COMPLETED)
 		return;
 	print_downtime(out, r);
+	print_throttle(out, r);
 	print_blackout(out, &r->blackout);
 }
 

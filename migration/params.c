@@ -17,6 +17,9 @@ void migration_params_init(struct migration_params *p)
 		.codec = "auto",
 		.tracker = "bitmap",
 		.rdma_pin_bytes = MIGRATION_RDMA_PIN,
+		.throttle_initial = 20,
+		.throttle_increment = 10,
+		.throttle_max = 99,
 		.connect_timeout_ns = 10 * NS_PER_S,
 		.stall_timeout_ns = 20 * NS_PER_S,
 	};
@@ -31,6 +34,17 @@ static int check_tracker(const char *name, struct err *e)
 			return 0;
 	return err_set(e, ERR_USAGE, EINVAL,
 		       "there is no dirty tracker '%s'; choose bitmap or clear-log", name);
+}
+
+static int check_throttle(const struct migration_params *p, struct err *e)
+{
+	if (p->throttle_initial < 1 || p->throttle_increment < 1 || p->throttle_increment > 99 ||
+	    p->throttle_max > 99 || p->throttle_initial > p->throttle_max)
+		return err_set(e, ERR_USAGE, EINVAL,
+			       "throttling from %u %% in steps of %u %% up to %u %%: choose 1 to "
+			       "99, and a maximum that is not below the beginning",
+			       p->throttle_initial, p->throttle_increment, p->throttle_max);
+	return 0;
 }
 
 int migration_params_check(const struct migration_params *p, struct err *e)
@@ -50,7 +64,8 @@ int migration_params_check(const struct migration_params *p, struct err *e)
 			"%llu KiB to pin for RDMA are too little for %u channels: at least %llu",
 			(unsigned long long)p->rdma_pin_bytes / 1024, p->nr_channels,
 			p->nr_channels * PIN_MIN_CHANNEL_BYTES / 1024);
-	if (codec_check_name(p->codec, e) < 0 || disk_set_parse(p->copy_disks, &copied, e) < 0)
+	if (check_throttle(p, e) < 0 || codec_check_name(p->codec, e) < 0 ||
+	    disk_set_parse(p->copy_disks, &copied, e) < 0)
 		return -e->code;
 	return check_tracker(p->tracker, e);
 }

@@ -21,7 +21,11 @@ struct migration_params {
 	bool verify;                /* compare digests of RAM, state and disks before commit */
 	char copy_disks[32]; /* disks whose contents go in the stream: "all", "0,2"; default none,
 			      * both sides open the same images */
-	uint32_t max_rounds; /* give up when not converged by then; 0: never; default 0 */
+	bool auto_converge;  /* hold back a guest that writes faster than the link sends */
+	uint32_t throttle_initial;   /* percent of its time, 1 to 99; default 20 */
+	uint32_t throttle_increment; /* 1 to 99; default 10 */
+	uint32_t throttle_max;       /* throttle_initial to 99; default 99 */
+	uint32_t max_rounds;         /* give up when not converged by then; 0: never; default 0 */
 	uint64_t connect_timeout_ns; /* default 10 s */
 	uint64_t rdma_pin_bytes; /* most to pin on each side; PIN_ALL: no limit; default 1 GiB */
 	bool rdma_fallback;      /* go on over TCP when RDMA does not work; default no */

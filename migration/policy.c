@@ -63,6 +63,40 @@ static bool worth_polishing(const struct policy_params *params, const struct pol
 	       polish_rounds(params, rounds, nr_rounds) < POLISH_MAX;
 }
 
+/* As QEMU's throttle-trigger-threshold of 50: a round after which more than half as much is dirty
+ * as it sent wins too little; twice in a row is no accident. */
+#define TOO_FAST_DIVISOR 2
+#define TOO_FAST_ROUNDS  2
+
+static bool wins_too_little(const struct policy_round *r)
+{
+	double dirtied = (double)r->dirty_pages_per_s * (double)r->duration_ns / 1e9;
+
+	return dirtied * TOO_FAST_DIVISOR > (double)r->sent_pages;
+}
+
+/* Have enough rounds passed at the present throttle, and did none of them help? */
+static bool throttle_more(const struct policy_params *params, const struct policy_round *rounds,
+			  uint32_t nr_rounds)
+{
+	uint32_t percent = rounds[nr_rounds - 1].throttle_percent;
+
+	if (!params->throttle_initial || percent >= params->throttle_max ||
+	    nr_rounds < TOO_FAST_ROUNDS)
+		return false;
+	for (uint32_t i = nr_rounds - TOO_FAST_ROUNDS; i < nr_rounds; i++)
+		if (rounds[i].throttle_percent != percent || !wins_too_little(&rounds[i]))
+			return false;
+	return true;
+}
+
+static uint32_t next_throttle(const struct policy_params *params, uint32_t percent)
+{
+	uint32_t next = percent ? percent + params->throttle_increment : params->throttle_initial;
+
+	return next < params->throttle_max ? next : params->throttle_max;
+}
+
 struct policy_decision policy_decide(const struct policy_params *params,
 				     const struct policy_round *rounds, uint32_t nr_rounds,
 				     uint64_t pending_pages)
@@ -70,7 +104,8 @@ struct policy_decision policy_decide(const struct policy_params *params,
 	uint64_t page_ns = ns_per_page(rounds, nr_rounds);
 	uint64_t pending_ns = pending_pages * page_ns;
 	struct policy_decision d = {.predicted_downtime_ns = pending_ns + params->switchover_ns,
-				    .ns_per_page = page_ns};
+				    .ns_per_page = page_ns,
+				    .throttle_percent = rounds[nr_rounds - 1].throttle_percent};
 	bool within = d.predicted_downtime_ns <= params->downtime_limit_ns;
 
 	/* A limit below the fixed cost can never be met; with nothing left to send this is the
@@ -84,6 +119,10 @@ struct policy_decision policy_decide(const struct policy_params *params,
 	} else if (!within && params->max_rounds && nr_rounds >= params->max_rounds) {
 		d.verdict = POLICY_GIVE_UP;
 		d.why = "not converged within the allowed rounds";
+	} else if (!within && throttle_more(params, rounds, nr_rounds)) {
+		d.verdict = POLICY_THROTTLE;
+		d.throttle_percent = next_throttle(params, d.throttle_percent);
+		d.why = "the guest writes faster than the link sends";
 	} else {
 		d.verdict = POLICY_AGAIN;
 		d.why = within ? "another cheap round shortens the blackout"

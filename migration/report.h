@@ -100,6 +100,9 @@ struct migration_report {
 	uint64_t dirty_pages_per_s;
 	uint64_t downtime_limit_ns;
 	uint64_t predicted_downtime_ns; /* the last prediction before pausing */
+	uint32_t throttle_percent;      /* what the vCPUs rest at present; 0: nothing */
+	uint32_t throttle_max_percent;  /* the most they ever did */
+	uint64_t throttled_ns;          /* how long they were held back at all */
 	uint64_t downtime_ns;           /* claimed: from pause to the destination's RUNNING */
 	struct guest_blackout blackout;
 

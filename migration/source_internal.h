@@ -16,6 +16,7 @@
 #include "migration/rate.h"
 #include "migration/round.h"
 #include "migration/sender.h"
+#include "migration/throttle.h"
 #include "proto/record.h"
 #include "vmm/base/cancel.h"
 
@@ -41,6 +42,8 @@ struct migration_source {
 	struct dirty_tracker *tracker;
 	bool tracking;
 	struct rate_limit *limit;
+	struct throttle *throttle; /* NULL: the guest runs freely */
+	uint64_t throttled_at_ns;
 	struct round round;
 	struct policy_round history[REPORT_MAX_ROUNDS];
 	uint32_t nr_history;
@@ -76,6 +79,8 @@ int source_track(struct migration_source *s, struct err *e);
 void source_undo_track(struct migration_source *s);
 int source_disks(struct migration_source *s, struct err *e);
 int source_precopy(struct migration_source *s, struct err *e);
+/* The guest runs as fast as it can again; does nothing when it does already. */
+void source_lift_throttle(struct migration_source *s);
 int source_pause(struct migration_source *s, struct err *e);
 void source_undo_pause(struct migration_source *s);
 int source_capture(struct migration_source *s, struct err *e);

@@ -90,6 +90,7 @@ static void remember(struct migration_source *s, const struct send_stats *stats,
 	}
 	s->history[s->nr_history++] = (struct policy_round){
 		.duration_ns = duration_ns,
+		.throttle_percent = throttle_percent(s->throttle),
 		.sent_pages = stats->zero_pages + stats->raw_pages + stats->compressed_pages +
 			      disk_bytes / PAGE_BYTES};
 }
@@ -147,10 +148,15 @@ static struct policy_decision decide(struct migration_source *s)
 				       .max_rounds = s->params.max_rounds,
 				       .switchover_ns =
 					       1500000 + 3 * s->rtt_ns + s->disk_settle_ns};
-	struct policy_decision d =
-		policy_decide(&params, s->history, s->nr_history, pending_pages(s));
+	struct policy_decision d;
 	uint64_t rate = s->history[s->nr_history - 1].dirty_pages_per_s;
 
+	if (s->params.auto_converge) {
+		params.throttle_initial = s->params.throttle_initial;
+		params.throttle_increment = s->params.throttle_increment;
+		params.throttle_max = s->params.throttle_max;
+	}
+	d = policy_decide(&params, s->history, s->nr_history, pending_pages(s));
 	pthread_mutex_lock(&s->lock);
 	s->report.predicted_downtime_ns = d.predicted_downtime_ns;
 	s->report.dirty_pages_per_s = rate;
@@ -158,6 +164,31 @@ static struct policy_decision decide(struct migration_source *s)
 	s->report.rounds[s->report.nr_rounds - 1].predicted_downtime_ns = d.predicted_downtime_ns;
 	pthread_mutex_unlock(&s->lock);
 	return d;
+}
+
+static int hold_back(struct migration_source *s, uint32_t percent, struct err *e)
+{
+	if (throttle_set(&s->throttle, s->vm, percent, e) < 0)
+		return -e->code;
+	if (!s->throttled_at_ns)
+		s->throttled_at_ns = clock_now_ns();
+	pthread_mutex_lock(&s->lock);
+	s->report.throttle_percent = percent;
+	s->report.throttle_max_percent = percent;
+	pthread_mutex_unlock(&s->lock);
+	return 0;
+}
+
+void source_lift_throttle(struct migration_source *s)
+{
+	if (!s->throttle)
+		return;
+	throttle_free(s->throttle);
+	s->throttle = NULL;
+	pthread_mutex_lock(&s->lock);
+	s->report.throttle_percent = 0;
+	s->report.throttled_ns = clock_now_ns() - s->throttled_at_ns;
+	pthread_mutex_unlock(&s->lock);
 }
 
 int source_precopy(struct migration_source *s, struct err *e)
@@ -178,11 +209,13 @@ int source_precopy(struct migration_source *s, struct err *e)
 		d = decide(s);
 		if (d.verdict == POLICY_SWITCH_OVER)
 			return 0; /* what was collected goes into the final round */
+		if (d.verdict == POLICY_THROTTLE && hold_back(s, d.throttle_percent, e) < 0)
+			return -e->code;
 		if (d.verdict == POLICY_GIVE_UP)
 			return err_set(
 				e, ERR_STATE, EBUSY,
 				"%s (%u): the guest dirties %llu pages/s; raise the downtime "
-				"limit or the bandwidth",
+				"limit or the bandwidth, or use auto-converge",
 				d.why, s->params.max_rounds,
 				(unsigned long long)s->report.dirty_pages_per_s);
 	}

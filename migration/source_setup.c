@@ -322,6 +322,7 @@ int source_track(struct migration_source *s, struct err *e)
 
 void source_undo_track(struct migration_source *s)
 {
+	source_lift_throttle(s);
 	if (s->tracking)
 		dirty_stop(s->tracker);
 	s->tracking = false;

@@ -16,6 +16,7 @@ int source_pause(struct migration_source *s, struct err *e)
 	s->paused = true;
 	if (vm_pause(s->vm, e) < 0)
 		return -e->code;
+	source_lift_throttle(s); /* not before: it would write at full speed until it is paused */
 	if (vm_status(s->vm) == VM_SHUTDOWN || vm_status(s->vm) == VM_INTERNAL_ERROR)
 		return err_set(e, ERR_STATE, ESHUTDOWN,
 			       "the guest powered off or failed during the migration");

@@ -13,6 +13,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "vmm/base/clock.h"
 #include "vmm/vcpu_exit.h"
 
 /* A call the controller wants made on the vCPU's thread. */
@@ -44,6 +45,7 @@ struct vcpu {
 	/* any thread */
 	atomic_bool want_pause;
 	_Atomic uint64_t nr_exits;
+	_Atomic uint64_t rest_until_ns; /* changed with lock held */
 
 	pthread_mutex_t lock;
 	/* guarded by lock */
@@ -191,6 +193,30 @@ static void forget_old_kick(struct vcpu *v)
 	pthread_mutex_unlock(&v->lock);
 }
 
+/* In the middle of nothing: KVM_RUN has just been interrupted, so no access is half done. */
+static void rest(struct vcpu *v)
+{
+	uint64_t until_ns;
+
+	pthread_mutex_lock(&v->lock);
+	while (!atomic_load(&v->want_pause) &&
+	       (until_ns = atomic_load(&v->rest_until_ns)) > clock_now_ns()) {
+		struct timespec until = {.tv_sec = (time_t)(until_ns / NS_PER_S),
+					 .tv_nsec = (long)(until_ns % NS_PER_S)};
+
+		pthread_cond_timedwait(&v->to_vcpu, &v->lock, &until);
+	}
+	pthread_mutex_unlock(&v->lock);
+}
+
+/* KVM_RUN was interrupted: by a pause, which the loop sees, by a wish to rest, or for nothing. */
+static void answer_kick(struct vcpu *v)
+{
+	forget_old_kick(v);
+	if (atomic_load(&v->rest_until_ns))
+		rest(v);
+}
+
 static void *vcpu_main(void *arg)
 {
 	struct vcpu *v = arg;
@@ -205,7 +231,7 @@ static void *vcpu_main(void *arg)
 		v->ran = true;
 		while (!atomic_load(&v->want_pause))
 			if (!run_once(v))
-				forget_old_kick(v);
+				answer_kick(v);
 	}
 	return NULL;
 }
@@ -243,6 +269,16 @@ static int create(struct vcpu *v, struct err *e)
 	return 0;
 }
 
+static void init_monotonic(pthread_cond_t *cond)
+{
+	pthread_condattr_t attr;
+
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(cond, &attr);
+	pthread_condattr_destroy(&attr);
+}
+
 int vcpu_new(const struct vcpu_config *config, struct vcpu **out, struct err *e)
 {
 	struct vcpu *v = calloc(1, sizeof(*v));
@@ -254,7 +290,7 @@ int vcpu_new(const struct vcpu_config *config, struct vcpu **out, struct err *e)
 	v->fd = -1;
 	atomic_init(&v->want_pause, true);
 	pthread_mutex_init(&v->lock, NULL);
-	pthread_cond_init(&v->to_vcpu, NULL);
+	init_monotonic(&v->to_vcpu);
 	pthread_cond_init(&v->to_controller, NULL);
 	ret = install_kick_handler(e);
 	if (ret == 0)
@@ -304,7 +340,20 @@ void vcpu_request_pause(struct vcpu *v)
 		/* The flag first: a signal that arrives before KVM_RUN is lost, the flag is not. */
 		set_immediate_exit(v, 1);
 		pthread_kill(v->thread, kick_signal());
+		pthread_cond_signal(&v->to_vcpu); /* it may rest */
 	}
+	pthread_mutex_unlock(&v->lock);
+}
+
+void vcpu_rest_until(struct vcpu *v, uint64_t deadline_ns)
+{
+	pthread_mutex_lock(&v->lock);
+	atomic_store(&v->rest_until_ns, deadline_ns);
+	if (deadline_ns && !v->paused) {
+		set_immediate_exit(v, 1);
+		pthread_kill(v->thread, kick_signal());
+	}
+	pthread_cond_signal(&v->to_vcpu);
 	pthread_mutex_unlock(&v->lock);
 }
 

@@ -45,6 +45,11 @@ void vcpu_request_pause(struct vcpu *v);
 void vcpu_wait_paused(struct vcpu *v);
 void vcpu_resume(struct vcpu *v);
 
+/* Do not enter the guest before @deadline_ns (CLOCK_MONOTONIC): a guest that rests now and then is
+ * a slower guest. Ends early when a pause is asked for; 0 ends it at once. Any thread but the
+ * vCPU's own. */
+void vcpu_rest_until(struct vcpu *v, uint64_t deadline_ns);
+
 /* On its own thread: stop before the next guest instruction (as if a pause was requested). */
 void vcpu_park_self(struct vcpu *v);
 

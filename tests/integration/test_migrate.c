@@ -76,6 +76,29 @@ static void lz4_codec(void **state)
 	assert_true(m.source.wire_bytes < 20 << 20);
 }
 
+/* A guest that writes while its pages are packed: torn ones come again, and all must be right. How
+ * much is sent depends on how fast this machine packs; what every page must be does not. */
+static void lz4_and_a_busy_guest(void **state)
+{
+	struct rig_guest guest = {.memory_bytes = 64 << 20,
+				  .nr_cpus = 1,
+				  .append = "fill=24M ws=8M rate=20000 quiet=1 compress=75"};
+	struct rig_migration m;
+	uint64_t compressed = 0;
+
+	(void)state;
+	rig_need_kvm();
+	rig_migration_init(&m);
+	strcpy(m.params.codec, "lz4");
+	m.params.verify = true;
+	m.params.auto_converge = true; /* it ends also where packing is slow */
+	vm_free(rig_move(rig_boot(&guest), &m));
+	assert_true(m.source.nr_rounds >= 2);
+	for (uint32_t i = 1; i < m.source.nr_rounds; i++)
+		compressed += m.source.rounds[i].compressed_pages;
+	assert_true(compressed > 0); /* pages that the guest had written again */
+}
+
 static void over_a_unix_socket(void **state)
 {
 	char uri[64];
@@ -165,6 +188,109 @@ static void the_rate_limit_holds(void **state)
 	assert_true((double)m.source.rounds[0].wire_bytes / seconds < 1.1 * (50 << 20));
 }
 
+/*
+ * 20,000 pages a second are more than 50 MiB/s carry, and 2048 of them more than fits into 20 ms:
+ * this guest never converges by itself. Throttled to 80 % it writes at most 8,000 a second: it may
+ * catch up 10 ms of each 50 ms, and runs for 10.
+ */
+static struct vm *boot_too_busy(struct rig_migration *m)
+{
+	struct rig_guest guest = {.memory_bytes = 64 << 20,
+				  .nr_cpus = 1,
+				  .append = "fill=24M ws=8M rate=20000 quiet=1"};
+
+	rig_migration_init(m);
+	m->params.max_bytes_per_s = 50 << 20;
+	strcpy(m->params.codec, "none");
+	return rig_boot(&guest);
+}
+
+static void too_busy_for_the_rate_limit(void **state)
+{
+	struct rig_migration m;
+	struct vm *vm;
+
+	(void)state;
+	rig_need_kvm();
+	vm = boot_too_busy(&m);
+	m.params.max_rounds = 8;
+	assert_null(rig_migrate(vm, &m));
+	assert_int_equal(m.source.status, MIGRATION_FAILED);
+	assert_non_null(strstr(m.source.error.msg, "not converged within the allowed rounds (8)"));
+	assert_int_equal(m.source.nr_rounds, 8);
+	assert_int_equal(vm_status(vm), VM_RUNNING);
+	rig_check(vm);
+	vm_free(vm);
+}
+
+static void throttling_makes_it_converge(void **state)
+{
+	struct rig_migration m;
+	struct vm *vm;
+
+	(void)state;
+	rig_need_kvm();
+	vm = boot_too_busy(&m);
+	m.params.auto_converge = true;
+	vm = rig_move(vm, &m);
+	print_message("  held back up to %u %% for %llu ms, %u rounds; felt %llu ms before\n",
+		      m.source.throttle_max_percent,
+		      (unsigned long long)(m.source.throttled_ns / NS_PER_MS), m.source.nr_rounds,
+		      (unsigned long long)(m.source.blackout.precopy_max_ns / NS_PER_MS));
+	assert_true(m.source.throttle_max_percent >= 20);
+	assert_int_equal(m.source.throttle_percent, 0); /* lifted */
+	assert_true(m.source.throttled_ns > 0);
+	/* what it cost the guest: it never rests for less than a quarter of its 10 ms */
+	assert_true(m.source.blackout.precopy_max_ns > 5 * NS_PER_MS / 2);
+	vm_free(vm);
+}
+
+/* Pages written in half a second. */
+static uint64_t pages_in_half_a_second(struct vm *vm)
+{
+	uint64_t before = rig_pages_written(vm);
+
+	clock_sleep_until_ns(clock_now_ns() + NS_PER_S / 2);
+	return rig_pages_written(vm) - before;
+}
+
+static void cancel_when_throttled(struct migration_source *s, struct migration_destination *d,
+				  void *ctx)
+{
+	struct migration_report r;
+
+	(void)d;
+	(void)ctx;
+	do
+		migration_source_query(s, &r);
+	while (r.throttle_percent < 90 && !r.ended);
+	migration_source_cancel(s);
+}
+
+/* A guest that was held back to a tenth is as fast as before when the migration is cancelled. */
+static void a_cancelled_migration_throttles_nobody(void **state)
+{
+	struct rig_migration m;
+	struct vm *vm;
+	uint64_t before;
+
+	(void)state;
+	rig_need_kvm();
+	vm = boot_too_busy(&m);
+	before = pages_in_half_a_second(vm);
+	m.params.auto_converge = true;
+	m.params.downtime_limit_ns = 2 * NS_PER_MS; /* so that it takes long */
+	m.params.max_bytes_per_s = 5 << 20;
+	m.params.throttle_initial = 90;
+	m.meanwhile = cancel_when_throttled;
+	assert_null(rig_migrate(vm, &m));
+	assert_int_equal(m.source.status, MIGRATION_CANCELLED);
+	assert_int_equal(m.source.throttle_max_percent, 90);
+	assert_true(pages_in_half_a_second(vm) > before / 2);
+	rig_check(vm);
+	vm_free(vm);
+}
+
 static void the_guest_says_what_it_felt(void **state)
 {
 	struct rig_guest guest = {.memory_bytes = 64 << 20,
@@ -230,11 +356,15 @@ int main(void)
 		cmocka_unit_test(clear_log_over_tcp),
 		cmocka_unit_test(four_channels),
 		cmocka_unit_test(lz4_codec),
+		cmocka_unit_test(lz4_and_a_busy_guest),
 		cmocka_unit_test(over_a_unix_socket),
 		cmocka_unit_test(two_vcpus),
 		cmocka_unit_test(beyond_4_gib),
 		cmocka_unit_test(a_paused_guest_stays_paused),
 		cmocka_unit_test(the_rate_limit_holds),
+		cmocka_unit_test(too_busy_for_the_rate_limit),
+		cmocka_unit_test(throttling_makes_it_converge),
+		cmocka_unit_test(a_cancelled_migration_throttles_nobody),
 		cmocka_unit_test(the_guest_says_what_it_felt),
 		cmocka_unit_test(back_and_forth_without_growth),
 	};

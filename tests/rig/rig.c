@@ -175,6 +175,13 @@ static uint64_t last_tsc(struct vm *vm)
 	return r ? __atomic_load_n(&r->cpu[0].last_tsc, __ATOMIC_RELAXED) : 0;
 }
 
+uint64_t rig_pages_written(struct vm *vm)
+{
+	const struct guest_report *r = report_of(vm);
+
+	return r ? __atomic_load_n(&r->cpu[0].pages_written, __ATOMIC_RELAXED) : 0;
+}
+
 bool rig_alive(struct vm *vm, uint64_t timeout_ns)
 {
 	uint64_t deadline = clock_now_ns() + timeout_ns;

@@ -61,6 +61,9 @@ struct vm *rig_move(struct vm *vm, struct rig_migration *m);
 /* Is the guest alive (its TSC sample moves)? Waits up to @timeout_ns. */
 bool rig_alive(struct vm *vm, uint64_t timeout_ns);
 
+/* How many pages vCPU 0 has written so far. */
+uint64_t rig_pages_written(struct vm *vm);
+
 /* Pause, check every page from outside and the guest's own verdict, resume if it ran. */
 void rig_check(struct vm *vm);
 

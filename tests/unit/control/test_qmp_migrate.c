@@ -117,6 +117,12 @@ static void test_bad_parameters_change_nothing(void **state)
 		     "Invalid parameter type for 'downtime-limit', expected: integer");
 	expect_error("migrate-set-parameters", "{\"max-bandwidth\":5,\"multifd-channels\":0}",
 		     "Parameter 'multifd-channels' expects a value between 1 and 16");
+	expect_error("migrate-set-parameters", "{\"cpu-throttle-initial\":0}",
+		     "Parameter 'cpu-throttle-initial' expects an integer in the range of 1 to 99");
+	expect_error("migrate-set-parameters",
+		     "{\"cpu-throttle-initial\":50,\"max-cpu-throttle\":40}",
+		     "Parameter 'max-cpu-throttle' expects an integer in the range of "
+		     "cpu-throttle-initial to 99");
 	expect_error("migrate-set-parameters", "{\"multifd-compression\":\"zip\"}",
 		     "Parameter 'multifd-compression' does not accept value 'zip'");
 	expect_error("migrate-set-parameters", "{\"x-godwit-codec\":\"aaaaaaaaaaaaaaaaaaaaaa\"}",
@@ -145,7 +151,7 @@ static void test_capabilities(void **state)
 		     "does not accept value 'zz'");
 	assert_false(fake.settings.multifd);
 	list = result("query-migrate-capabilities", "{}");
-	assert_int_equal(json_array_size(list), 4);
+	assert_int_equal(json_array_size(list), 5);
 	json_decref(list);
 }
 
