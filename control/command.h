@@ -26,6 +26,7 @@ int cmd_run(int argc, char **argv);
 int cmd_receive(int argc, char **argv);
 int cmd_migrate(int argc, char **argv);
 int cmd_ctl(int argc, char **argv);
+int cmd_nested(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
 
 /* Print "godwit: error: MESSAGE" once, at the top; returns the exit status for that kind of error.

@@ -11,6 +11,7 @@ static const struct command commands[] = {
 	{"receive", "take one guest from another godwit and run it", cmd_receive},
 	{"migrate", "move a running guest to another godwit", cmd_migrate},
 	{"ctl", "send one QMP command to a running guest's VMM", cmd_ctl},
+	{"nested", "guests that are hypervisors: probe, soak, bench", cmd_nested},
 	{"doctor", "what this host can do, and how to get what it lacks", cmd_doctor},
 };
 

@@ -31,6 +31,7 @@ static int copy_config(const struct vm_config *from, struct vm_config *to, struc
 				 .nr_cpus = from->nr_cpus,
 				 .debug_exit = from->debug_exit,
 				 .test_devices = from->test_devices,
+				 .exit_counter = from->exit_counter,
 				 .nested = from->nested,
 				 .copied_disks = from->copied_disks,
 				 .nr_virtio = from->nr_virtio};

@@ -31,7 +31,8 @@ struct vm_config {
 	bool debug_exit;         /* isa-debug-exit at port 0xf4 */
 	bool test_devices;       /* what kvm-unit-tests expect of QEMU's pc-testdev machine */
 	enum nested_mode nested; /* may the guest be a hypervisor? */
-	const char *serial;      /* stdio, null, pty, file:PATH, unix:PATH; NULL is null */
+	bool exit_counter;  /* L1_EXITS_PORT (nested/l1/l1_ports.h); does not travel by itself */
+	const char *serial; /* stdio, null, pty, file:PATH, unix:PATH; NULL is null */
 	const char
 		*kernel; /* image, for boot and for resets; NULL on a destination: vm_set_image */
 	const char *initrd;

@@ -57,6 +57,20 @@ static int make_test_devices(struct vm *vm, struct err *e)
 	return ret;
 }
 
+static int new_exit_counter(int vcpu_fd, void *arg, struct err *e)
+{
+	struct vm *vm = arg;
+	struct device *d;
+
+	return vm_add_device(vm, exit_counter_new(&vm->machine, vcpu_fd, &d, e), &d, e);
+}
+
+/* On the vCPU's thread, which alone may use its descriptor. */
+static int make_exit_counter(struct vm *vm, struct err *e)
+{
+	return vm->config.exit_counter ? vcpu_call(vm->cpus[0].vcpu, new_exit_counter, vm, e) : 0;
+}
+
 /*
  * What the machine is made of, in the order its state is loaded in (the vCPUs come before all of
  * it). A device that raises interrupt lines when loaded stands after the interrupt controllers;
@@ -85,6 +99,8 @@ int vm_add_devices(struct vm *vm, struct err *e)
 		ret = make_debug_exit(vm, e);
 	if (ret == 0)
 		ret = make_test_devices(vm, e);
+	if (ret == 0)
+		ret = make_exit_counter(vm, e);
 	if (ret == 0)
 		ret = vm_add_device(vm, guest_report_dev_new(m, &vm->guest_report, e),
 				    &vm->guest_report, e);

@@ -7,10 +7,11 @@
 #include "nested/l1/cpu.h"
 #include "nested/l1/l1.h"
 
-#define MMIO_GPA   0xd0000000ull /* nothing is there */
-#define DELAY_US   200           /* how far ahead a timer is set */
-#define FEW        64
-#define LARGE_PAGE (2ull << 20)
+#define MMIO_GPA       0xd0000000ull /* nothing is there */
+#define DELAY_US       200           /* how far ahead a timer is set */
+#define FEW            64
+#define HYPERCALL_DONE 3
+#define LARGE_PAGE     (2ull << 20)
 
 /* One operation, @n times; the cycles it took. In L1 and in L2 alike, but for what is asked of
  * whom. */
@@ -19,7 +20,7 @@ typedef uint64_t (*bench_fn)(struct l1 *m, uint64_t n);
 struct kind {
 	const char *name;
 	bench_fn l1, l2;
-	bool few; /* each waits for a timer */
+	bool few; /* slow: each waits for a timer, or takes memory for good */
 	bool needs_npt;
 };
 
@@ -116,21 +117,12 @@ static uint64_t fault_l1(struct l1 *m, uint64_t n)
 	return rdtsc() - start;
 }
 
-/* L1's: L2 touches what L1 has taken away; L1 gives it back. */
+/* L1's: of two pages L2 has only the one it touched last. */
 static uint64_t fault_l2(struct l1 *m, uint64_t n)
 {
-	uint64_t a = 1;
-	uint64_t start = rdtsc(), between = 0;
+	uint64_t window = m->workload->report->version_table_gpa;
 
-	for (uint64_t i = 0; i < n; i++) {
-		uint64_t before = rdtsc();
-
-		a = 2; /* take it away */
-		l2_hypercall(&a, m->cpu->vmcall);
-		between += rdtsc() - before;
-		touch(m->workload->report->version_table_gpa);
-	}
-	return rdtsc() - start - between;
+	REPEAT(touch(window + i % 2 * LARGE_PAGE));
 }
 
 static uint64_t delay(const struct l1 *m)
@@ -256,7 +248,7 @@ static void l2_bench(void *ignored)
 	(void)ignored;
 	for (;;) {
 		order.cycles = order.fn(order.m, order.n);
-		a = 3; /* done */
+		a = HYPERCALL_DONE;
 		l2_hypercall(&a, order.m->cpu->vmcall);
 	}
 }
@@ -284,19 +276,28 @@ static void sleep_for(struct l1 *m)
 	interrupts_on();
 }
 
+/* See fault_l2(). False when L2 touched something else: nothing is there, and nothing comes. */
+static bool give_page(struct l1 *m, struct guest *g)
+{
+	uint64_t page = g->exit.gpa & ~(LARGE_PAGE - 1);
+	uint64_t window = m->workload->report->version_table_gpa;
+
+	if (page != window && page != window + LARGE_PAGE)
+		return false;
+	m->cpu->map(g, page, true);
+	m->cpu->map(g, 2 * window + LARGE_PAGE - page, false);
+	return true;
+}
+
 /* Returns true when L2 is done with its order. */
 static bool serve(struct l1 *m, struct guest *g)
 {
-	uint64_t window = m->workload->report->version_table_gpa;
-
 	switch (g->exit.kind) {
 	case EXIT_INTERRUPT:
 		return false;
 	case EXIT_PAGE_FAULT:
-		if (g->exit.gpa / LARGE_PAGE == window / LARGE_PAGE) {
-			m->cpu->map(g, window, true);
+		if (give_page(m, g))
 			return false; /* and L2 tries again */
-		}
 		break;
 	case EXIT_HLT:
 		sleep_for(m);
@@ -306,9 +307,6 @@ static bool serve(struct l1 *m, struct guest *g)
 			do_wrmsr(m, g);
 		break;
 	case EXIT_HYPERCALL:
-		if (g->rax == 2)
-			m->cpu->map(g, window, false);
-		break;
 	case EXIT_CPUID:
 	case EXIT_PORT:
 		break;
@@ -316,7 +314,7 @@ static bool serve(struct l1 *m, struct guest *g)
 		l1_fail("L2 left for another reason; code", g->exit.code);
 	}
 	g->rip = g->regs.rbx;
-	return g->exit.kind == EXIT_HYPERCALL && g->rax == 3;
+	return g->exit.kind == EXIT_HYPERCALL && g->rax == HYPERCALL_DONE;
 }
 
 static uint64_t run_order(struct l1 *m, struct guest *g, bench_fn fn, uint64_t n)
@@ -382,33 +380,57 @@ static void measure(struct l1 *m, const struct kind *k)
 	print(m, k, 2, n, cycles, before == UINT32_MAX ? UINT32_MAX : after - before - 1);
 }
 
+static void announce(struct l1 *m)
+{
+	struct console *c = &m->workload->console;
+
+	console_text(c, "bench begin");
+	console_key(c, "tsc_khz", m->workload->report->tsc_khz);
+	console_key(c, "npt", m->options.npt != 0);
+	console_text(c, "\n");
+}
+
+/* A key, or another number in the report than the last one served, which a VMM can write without a
+ * serial line, and before L1 begins to wait. */
+static void wait_for_request(struct l1 *m, uint64_t *served)
+{
+	volatile struct guest_report *r = m->workload->report;
+
+	while (console_input() < 0 && r->tsc_running == *served)
+		cpu_pause();
+	*served = r->tsc_running;
+}
+
 _Noreturn void l1_bench(struct l1 *m)
 {
 	struct workload *w = m->workload;
-	static struct guest_report report; /* only for its TSC frequency and a page to take away */
+	/* Only for its TSC frequency, a page to take away and wait_for_request(). */
+	static struct guest_report report __attribute__((aligned(4096)));
 	enum guest_tsc_source source = GUEST_TSC_OPTION;
+	uint64_t served = 0;
 
 	w->report = &report;
 	report.tsc_khz = tsc_find_khz(&source);
 	if (m->options.rounds < FEW)
 		m->options.rounds = FEW;
-	report.version_table_gpa = memory_take(&w->memory, 2 * LARGE_PAGE);
+	report.version_table_gpa = memory_take(&w->memory, 3 * LARGE_PAGE);
 	report.version_table_gpa = (report.version_table_gpa + LARGE_PAGE - 1) & ~(LARGE_PAGE - 1);
+	report.magic = GUEST_REPORT_MAGIC;
+	report.abi = GUEST_REPORT_ABI;
+	out32(GUEST_REPORT_PORT, (uint32_t)(pointer_gpa(&report) / PAGE_SIZE));
 	order.m = m;
 	l1_new_guest(m, &m->guest[0], m->options.npt != 0, l2_bench, NULL);
-	if (m->options.npt != 0)
+	if (m->options.npt != 0) {
 		m->cpu->map(&m->guest[0], MMIO_GPA, false);
-	console_text(&w->console, "bench begin");
-	console_key(&w->console, "tsc_khz", report.tsc_khz);
-	console_key(&w->console, "npt", m->options.npt != 0);
-	console_text(&w->console, "\n");
+		m->cpu->map(&m->guest[0], report.version_table_gpa + LARGE_PAGE, false);
+	}
 	for (;;) {
+		announce(m);
 		for (unsigned int i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
 			measure(m, &kinds[i]);
 		console_text(&w->console, "bench end\n");
 		console_flush(&w->console);
 		l1_mark(m, L1_MARK_L1);
-		while (console_input() < 0) /* a key: once more */
-			cpu_pause();
+		wait_for_request(m, &served);
 	}
 }

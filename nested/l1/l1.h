@@ -15,21 +15,13 @@
 #include <stdint.h>
 
 #include "experiments/guest/workload/workload.h"
+#include "nested/l1/l1_ports.h"
 
 #define L1_MAX_GUESTS   4
 #define L1_STACK_BYTES  16384
 #define L1_TIMER_VECTOR 0x40
 #define L1_IPI_VECTOR   0x41
 #define L1_ANSWER       0x11a5u /* what L2 gets for whatever it asks */
-
-/* A byte written here says where the machine is; whoever runs it may stop there. Ports, because L1
- * and L2 can both write one without the other's noticing. */
-#define L1_MARK_PORT 0xb5
-/* The end of a run: 0, or what went wrong. */
-#define L1_DONE_PORT 0xb6
-
-/* Reads as the number of exits L0 has had from this CPU, where the VMM offers it; else all ones. */
-#define L1_EXITS_PORT 0x6774
 
 enum l1_mark {
 	L1_MARK_L1 = 1,    /* in L1, between two runs of L2 */

@@ -16,7 +16,7 @@
 
 #define MEMORY_BYTES (8u << 20)
 #define MAX_STEPS    200u /* from the mark before an entry to the entry */
-#define NR_ROUNDS    4u
+#define NR_ROUNDS    2u
 #define NO_INJECTION 0
 #define IRQ          1
 #define EXCEPTION    2

@@ -83,6 +83,7 @@ struct vm *rig_boot(const struct rig_guest *guest)
 				   .serial = getenv("RIG_SERIAL"),
 				   .kernel = g->kernel ? g->kernel : WORKLOAD_ELF,
 				   .initrd = g->initrd,
+				   .nested = g->nested ? NESTED_REQUIRE : NESTED_OFF,
 				   .append = g->append ? g->append
 						       : "fill=24M ws=8M rate=20000 quiet=1"};
 	struct err e = ERR_INIT;

@@ -23,6 +23,8 @@ int acpi_pm_new(const struct machine *m, struct device **out, struct err *e);
 void acpi_pm_press_power_button(struct device *acpi_pm);
 /* isa-debug-exit: a write of N ends the VM with status N << 1 | 1, as QEMU's does. */
 int debug_exit_new(const struct machine *m, struct device **out, struct err *e);
+/* How many exits the host has had from the vCPU behind @vcpu_fd (nested/l1/l1_ports.h). */
+int exit_counter_new(const struct machine *m, int vcpu_fd, struct device **out, struct err *e);
 /* Where the guest publishes what it felt: GUEST_REPORT_PORT, see vmm/guest_report.h. */
 int guest_report_dev_new(const struct machine *m, struct device **out, struct err *e);
 uint64_t guest_report_dev_gpa(const struct device *d);

@@ -1,0 +1,265 @@
+/* godwit nested bench: what an exit costs at L1 and at L2, before and after a migration, here and
+ * in QEMU. */
+#include "control/nested_bench.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "control/command.h"
+#include "control/nested_commands.h"
+#include "control/nested_lab.h"
+#include "control/options.h"
+#include "vmm/base/clock.h"
+#include "vmm/guest_report.h"
+#include "vmm/vcpu.h"
+
+#define BENCH_MEMORY (512ull << 20)
+#define BENCH_END    "bench end"
+
+extern char **environ;
+
+struct bench_options {
+	uint64_t rounds;
+	const char *kernel, *qemu, *plot;
+	uint64_t patience_ns;
+	bool shadow, no_migration, json;
+};
+
+#define AT(member) offsetof(struct bench_options, member)
+
+static const struct option_spec specs[] = {
+	{"rounds", "N", "operations of each kind, default 1000", OPTION_COUNT, AT(rounds), 64,
+	 10000000},
+	{"shadow", NULL, "L1 without nested paging", OPTION_FLAG, AT(shadow), 0, 0},
+	{"no-migration", NULL, "measure once, not again after a migration", OPTION_FLAG,
+	 AT(no_migration), 0, 0},
+	{"qemu", "PROGRAM", "the same L1 in this QEMU as well", OPTION_STRING, AT(qemu), 0, 0},
+	{"kernel", "FILE", "the bare-metal L1, default: beside this program", OPTION_STRING,
+	 AT(kernel), 0, 0},
+	{"patience", "TIME", "for one table, default 300s", OPTION_NS, AT(patience_ns), 0, 0},
+	{"plot", "FILE", "an SVG of the tables, by gnuplot", OPTION_STRING, AT(plot), 0, 0},
+	{"json", NULL, "print the tables as JSON", OPTION_FLAG, AT(json), 0, 0},
+};
+
+static const char *const no_positional[] = {NULL};
+
+static const struct syntax syntax = {
+	.command = "nested bench",
+	.synopsis = "[OPTION]...",
+	.about = "Measure what each kind of exit costs a guest (L1) and a guest's guest (L2), in "
+		 "TSC\n"
+		 "cycles, and how many exits this host (L0) has for each, by KVM's statistics.\n"
+		 "Latencies of hlt-wake and timer are from the deadline to the handler.",
+	.options = specs,
+	.nr_options = sizeof(specs) / sizeof(specs[0]),
+	.positional = no_positional,
+};
+
+struct bench {
+	struct bench_options o;
+	char kernel[PATH_MAX];
+	char append[96];
+	struct bench_run runs[BENCH_MAX_RUNS];
+	uint32_t nr_runs;
+};
+
+static int take_table(struct bench *b, const char *serial, const char *name, struct err *e)
+{
+	struct bench_run *r = &b->runs[b->nr_runs];
+	int ret = bench_parse(serial, r, e);
+
+	snprintf(r->name, sizeof(r->name), "%s", name);
+	if (ret == 0)
+		b->nr_runs++;
+	return ret;
+}
+
+/* ---- Here ---- */
+
+static int measure(struct bench *b, struct lab *lab, const char *name, struct err *e)
+{
+	int ret = lab_await(lab, BENCH_END, e);
+	char *serial = lab_serial(lab);
+
+	if (ret == 0)
+		ret = take_table(b, serial, name, e);
+	free(serial);
+	return ret;
+}
+
+/* L1 waits for this word of its report to change (nested/l1/bench.c). */
+static int ask_for_more(struct vm *vm, struct err *e)
+{
+	uint64_t gpa = vm_guest_report_gpa(vm) + offsetof(struct guest_report, tsc_running);
+	uint64_t word = clock_now_ns();
+
+	return guest_mem_write(vm_mem(vm), gpa, &word, sizeof(word), e);
+}
+
+static int migrate_and_measure(struct bench *b, struct lab *lab, struct err *e)
+{
+	struct migration_params params;
+	struct lab_move m;
+	int ret;
+
+	migration_params_init(&params);
+	ret = lab_move(lab, &params, &m, e);
+	if (ret == 0)
+		ret = ask_for_more(lab_vm(lab), e);
+	return ret < 0 ? ret : measure(b, lab, "godwit, migrated", e);
+}
+
+static int bench_godwit(struct bench *b, struct err *e)
+{
+	struct lab_config config = {.vm = {.memory_bytes = BENCH_MEMORY,
+					   .nr_cpus = 1,
+					   .nested = NESTED_REQUIRE,
+					   .exit_counter = true,
+					   .kernel = b->kernel,
+					   .append = b->append},
+				    .ready = BENCH_END,
+				    .alive = "", /* it waits, silently */
+				    .bad = "FAILED",
+				    .patience_ns = b->o.patience_ns};
+	struct lab *lab;
+	int ret = lab_new(&config, &lab, e);
+
+	if (ret < 0)
+		return ret;
+	ret = measure(b, lab, "godwit", e);
+	if (ret == 0 && !b->o.no_migration)
+		ret = migrate_and_measure(b, lab, e);
+	lab_free(lab);
+	return ret;
+}
+
+/* ---- There ---- */
+
+static int start_qemu(const struct bench *b, const char *serial, pid_t *pid, struct err *e)
+{
+	char chardev[80];
+	const char *argv[] = {b->o.qemu,
+			      "-M",
+			      "microvm,x-option-roms=off,isa-serial=on,acpi=off",
+			      "-accel",
+			      "kvm",
+			      "-cpu",
+			      "host",
+			      "-m",
+			      "512M",
+			      "-nodefaults",
+			      "-no-user-config",
+			      "-display",
+			      "none",
+			      "-serial",
+			      chardev,
+			      "-kernel",
+			      b->kernel,
+			      "-append",
+			      b->append,
+			      NULL};
+	int code;
+
+	snprintf(chardev, sizeof(chardev), "file:%s", serial);
+	code = posix_spawnp(pid, b->o.qemu, NULL, NULL, (char **)(uintptr_t)argv, environ);
+	return code ? err_set(e, ERR_SYS, code, "cannot start %s: %s", b->o.qemu,
+			      strerrordesc_np(code))
+		    : 0;
+}
+
+static char *read_all(int fd)
+{
+	char *text = calloc(1, 1 << 16);
+
+	if (text && pread(fd, text, (1 << 16) - 1, 0) < 0)
+		text[0] = '\0';
+	return text;
+}
+
+static int await_qemu(struct bench *b, pid_t pid, int fd, struct err *e)
+{
+	uint64_t deadline = clock_now_ns() + b->o.patience_ns;
+
+	while (clock_now_ns() < deadline) {
+		char *text = read_all(fd);
+		bool done = text && strstr(text, BENCH_END);
+		int ret = done ? take_table(b, text, "qemu", e) : 0;
+
+		free(text);
+		if (done)
+			return ret;
+		if (waitpid(pid, NULL, WNOHANG) == pid)
+			return err_set(e, ERR_STATE, EIO, "%s ended early", b->o.qemu);
+		clock_sleep_until_ns(clock_now_ns() + 100 * NS_PER_MS);
+	}
+	return err_set(e, ERR_STATE, ETIME, "L1 in %s does not finish", b->o.qemu);
+}
+
+static int bench_qemu(struct bench *b, struct err *e)
+{
+	char serial[] = "/tmp/godwit-bench.XXXXXX";
+	int fd = mkostemp(serial, O_CLOEXEC);
+	pid_t pid = -1;
+	int ret;
+
+	if (fd < 0)
+		return err_sys(e, "%s", serial);
+	ret = start_qemu(b, serial, &pid, e);
+	if (ret == 0) {
+		ret = await_qemu(b, pid, fd, e);
+		kill(pid, SIGKILL);
+		waitpid(pid, NULL, 0);
+	}
+	close(fd);
+	unlink(serial);
+	return ret;
+}
+
+static int bench(struct bench *b, struct err *e)
+{
+	int ret = 0;
+
+	if (b->o.kernel)
+		snprintf(b->kernel, sizeof(b->kernel), "%s", b->o.kernel);
+	else
+		ret = lab_l1_path(b->kernel, sizeof(b->kernel), e);
+	snprintf(b->append, sizeof(b->append), "l1.mode=bench l1.guests=1 l1.npt=%d l1.rounds=%llu",
+		 !b->o.shadow, (unsigned long long)b->o.rounds);
+	if (ret == 0)
+		ret = bench_godwit(b, e);
+	if (ret == 0 && b->o.qemu)
+		ret = bench_qemu(b, e);
+	return ret;
+}
+
+int nested_bench(int argc, char **argv)
+{
+	struct bench *b = calloc(1, sizeof(*b));
+	struct positionals p;
+	struct err e = ERR_INIT;
+	int status;
+
+	if (!b)
+		return EXIT_FAILED;
+	b->o = (struct bench_options){.rounds = 1000, .patience_ns = 300 * NS_PER_S};
+	status = options_parse_or_exit(&syntax, argc, argv, &b->o, &p);
+	if (status < 0) {
+		status = bench(b, &e) < 0 ? command_fail(&e) : EXIT_OK;
+		if (b->o.json)
+			bench_print_json(stdout, b->runs, b->nr_runs);
+		else
+			bench_print_text(stdout, b->runs, b->nr_runs);
+		if (status == EXIT_OK && b->o.plot &&
+		    bench_plot(b->o.plot, b->runs, b->nr_runs, &e) < 0)
+			status = command_fail(&e);
+	}
+	free(b);
+	return status;
+}

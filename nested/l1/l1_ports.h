@@ -1,0 +1,13 @@
+/* The ports by which the bare-metal L1 (and its L2) speaks to whoever runs it. */
+#ifndef GODWIT_NESTED_L1_L1_PORTS_H
+#define GODWIT_NESTED_L1_L1_PORTS_H
+
+/* A byte written here says where the machine is; whoever runs it may stop there. A port, because L1
+ * and L2 can both write it without the other's noticing. */
+#define L1_MARK_PORT 0xb5
+/* The end of a run: 0, or what went wrong. */
+#define L1_DONE_PORT 0xb6
+/* Reads as the number of exits L0 has had from this CPU, where the VMM offers it; else all ones. */
+#define L1_EXITS_PORT 0x6774
+
+#endif

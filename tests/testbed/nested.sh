@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Guests that are hypervisors: what the host offers, migrations with live L2s stopped at random
+# points, and the exit table. Runs in the testbed host: tests/testbed/nested.sh [MIGRATIONS]
+# shellcheck source-path=SCRIPTDIR
+set -uo pipefail
+# shellcheck source=../../scripts/common.sh
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../../scripts/common.sh"
+# shellcheck source=report.sh
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/report.sh"
+
+count=${1:-8}
+godwit=$root/build/release/godwit
+
+work_begin
+# shellcheck disable=SC2317 # called by expect
+on_failure() { tail -n 40 "$work/output" >&2; }
+
+# shellcheck disable=SC2317 # called by expect
+run() { timeout 900 "$godwit" nested "$@" >"$work/output" 2>&1; }
+
+expect "guests can be hypervisors here" run probe
+expect "migrations with live L2s: $count" run soak --count "$count"
+sed -n '/^$/,$p' "$work/output" | sed 's/^/    /'
+expect "more, by clear-log, shadow paging only" \
+	run soak --count $((count / 2)) --dirty clear-log --seed 2 \
+	--append "l1.mode=work l1.guests=2 l1.npt=0 fill=4M ws=1M rate=300 gap=1000 longgap=5000 quiet=1"
+expect "the exit table, before and after a migration" run bench --rounds 64
+sed 's/^/    /' "$work/output"
+expect "the table is whole" test "$(grep -cE '^  [a-z-]+ +[0-9]+ +[0-9]+ ' "$work/output")" = 18
+# Column 6: exits of L0 for one of L2.
+expect "an exit of L2 is several of L0" \
+	grep -qE '^  cpuid( +[0-9.]+){4} +([2-9]|[1-9][0-9]+)\.' "$work/output"
+report_end
