@@ -78,4 +78,18 @@ bochs_start() {
 		"exec bochs-bin -q -f '$work/bochsrc' -rc '$work/bochs.commands'" /dev/null \
 		>"$work/terminal.log" 2>&1 </dev/null &
 	emulator_pid=$!
+	bochs_drain_screen
+}
+
+# With a debugger Bochs shows the machine's screen on a terminal of its own, and stops for good when
+# nobody reads there.
+bochs_drain_screen() {
+	local screen='' tries
+	for ((tries = 0; tries < 100 && ${#screen} == 0; tries++)); do
+		sleep 0.1
+		screen=$(sed -n 's/^Bochs connected to screen "\(.*\)".*/\1/p' "$work/terminal.log" | tr -d '\r')
+	done
+	[[ -c $screen ]] || boot_failed "Bochs did not start: $(tail -n 3 "$work/terminal.log")"
+	stty raw -echo <"$screen"
+	cat "$screen" >/dev/null 2>&1 & # ends with Bochs
 }

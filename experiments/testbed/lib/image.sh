@@ -38,8 +38,7 @@ stage_modules() {
 	module_closure "$modules" "${machine_modules[@]}" "$@" >"$list" || exit 125
 	while read -r file; do
 		parameters=
-		[[ $file == */kvm-amd.ko ]] && parameters=nested=1
-		[[ $file == */kvm-intel.ko ]] && parameters="nested=1 preemption_timer=0"
+		[[ $file == */kvm-@(amd|intel).ko ]] && parameters=nested=1
 		cp "$modules/$file" "$stage/lib/modules/${file##*/}"
 		printf '%s %s\n' "${file##*/}" "$parameters"
 	done <"$list" >"$stage/etc/modules.list"
