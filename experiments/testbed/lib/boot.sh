@@ -10,18 +10,24 @@
 emulator_pid=''
 followers=()
 
-# SVM needs nothing of the machine but the CPU; TCG has one thread because the
-# guest has one CPU. The kernel is the uncompressed ELF (PVH): no decompression.
+# qemu_compose MEMORY INITRAMFS APPEND: QEMU's command into `qemu_words`. SVM needs nothing of the
+# machine but the CPU; TCG has one thread because the guest has one CPU. The kernel is the
+# uncompressed ELF (PVH): no decompression.
+qemu_compose() {
+	# shellcheck disable=SC2054 # QEMU's commas
+	qemu_words=(qemu-system-x86_64 -accel "tcg,thread=single,tb-size=512" -cpu "EPYC,+svm,+npt"
+		-smp 1 -m "$1" -M pc,usb=off -nodefaults -no-user-config -display none -no-reboot
+		-rtc base=utc -kernel "$packages/vmlinux" -initrd "$2"
+		-append "console=ttyS0 panic=-1 tsc=reliable $3")
+}
+
 qemu_start() {
 	local append=$1
 	shift
-	# pdeathsig: QEMU must not outlive this script, however it ends.
-	setpriv --pdeathsig KILL qemu-system-x86_64 \
-		-accel tcg,thread=single,tb-size=512 -cpu EPYC,+svm,+npt -smp 1 -m "$memory" \
-		-M pc,usb=off -nodefaults -no-user-config -display none -no-reboot -rtc base=utc \
-		-kernel "$packages/vmlinux" -initrd "$work/initramfs.cpio" \
-		-append "console=ttyS0 panic=-1 tsc=reliable $append" \
-		-serial "file:$log" "$@" <&0 & # without <&0 its input would be empty
+	qemu_compose "$memory" "$work/initramfs.cpio" "$append"
+	# pdeathsig: QEMU must not outlive this script, however it ends. Without <&0 its input would
+	# be empty.
+	setpriv --pdeathsig KILL "${qemu_words[@]}" -serial "file:$log" "$@" <&0 &
 	emulator_pid=$!
 }
 
