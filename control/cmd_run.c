@@ -25,6 +25,11 @@ static const struct option_spec specs[] = {
 	{"append", "TEXT", "the kernel's command line", OPTION_STRING, MACHINE(append), 0, 0},
 	{"memory", "SIZE", "guest memory, default 512M", OPTION_BYTES, MACHINE(memory_bytes), 0, 0},
 	{"cpus", "N", "virtual CPUs, default 1", OPTION_COUNT, MACHINE(nr_cpus), 1, VM_MAX_CPUS},
+	{"cpu", "MODEL",
+	 "what the guest sees of the CPU: host (default), or what it shares\n"
+	 "with others: x86-64-v1 to -v4, EPYC, Haswell, ...; features more\n"
+	 "or less follow, as in x86-64-v2,+avx,-aes",
+	 OPTION_STRING, MACHINE(cpu), 0, 0},
 	{"serial", "WHERE", "the serial port: stdio (default), null, pty, file:PATH,\nunix:PATH",
 	 OPTION_STRING, MACHINE(serial), 0, 0},
 	{"disk", "PATH",

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "control/doctor.h"
+#include "vmm/cpu_model.h"
 #include "vmm/kvm.h"
 
 #define MSR_IA32_TSC 0x10
@@ -150,6 +151,33 @@ static bool tsc_is_settable(const struct host *host)
 	return ioctl(host->vcpu_fd, KVM_GET_MSRS, &u) == 1 && tsc->data >= 1ull << 60;
 }
 
+/* The models this host has, and why it lacks the first it lacks. */
+static void probe_cpu_models(const struct host *host, struct finding *f)
+{
+	struct cpuid all;
+	struct cpuid guest;
+	struct err lacking = ERR_INIT;
+	char have[160] = "host";
+	const char *name;
+
+	if (cpuid_build(host->kvm_fd, 1, 0, false, &all, &lacking) < 0) {
+		finding_set(f, VERDICT_MISSING, "%.150s", lacking.msg);
+		return;
+	}
+	for (uint32_t i = 0; (name = cpu_model_name(i)) != NULL; i++) {
+		struct err why = ERR_INIT;
+		size_t used = strlen(have);
+
+		if (cpu_model_apply(name, &all, &guest, &why) == 0)
+			snprintf(have + used, sizeof(have) - used, " %s", name);
+		else if (lacking.kind == ERR_NONE)
+			lacking = why;
+	}
+	finding_set(f, VERDICT_OK, "--cpu %s", have);
+	if (lacking.kind != ERR_NONE)
+		finding_remedy(f, "%.230s", lacking.msg);
+}
+
 static void probe_tsc(const struct host *host, struct finding *f)
 {
 	int khz = host->vcpu_fd < 0 ? 0 : ioctl(host->vcpu_fd, KVM_GET_TSC_KHZ, 0);
@@ -189,6 +217,7 @@ const struct check doctor_kvm_checks[] = {
 	{"manual dirty protection", probe_manual_protect, true},
 	{"dirty ring", probe_dirty_ring, true},
 	{"extended CPU state", probe_xsave, true},
+	{"CPU models", probe_cpu_models, true},
 	{"guest TSC", probe_tsc, true},
 	{"nested virtualization", probe_nested, true},
 	{NULL, NULL, false},

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "vmm/block/disk_spec.h"
+#include "vmm/cpu_model.h"
 #include "vmm/net/net_config.h"
 #include "vmm/virtio/blk.h"
 
@@ -90,6 +91,8 @@ int machine_options_apply(const struct machine_options *o, bool incoming,
 			       "--kernel is missing: it names the image to boot");
 	if (!incoming || o->memory_bytes)
 		ret = check_memory(o->memory_bytes, e);
+	if (!ret && o->cpu && cpu_model_check(o->cpu, e) < 0)
+		ret = err_prefix(e, "--cpu");
 	if (!ret)
 		ret = check_serial(o->serial, e);
 	if (!ret)
@@ -109,6 +112,7 @@ int machine_options_apply(const struct machine_options *o, bool incoming,
 		.debug_exit = o->debug_exit || o->test_devices,
 		.test_devices = o->test_devices,
 		.nested = nested,
+		.cpu = o->cpu,
 		.serial = o->serial,
 		.kernel = o->kernel,
 		.initrd = o->initrd,

@@ -11,6 +11,7 @@ struct machine_options {
 	const char *append;
 	uint64_t memory_bytes;
 	uint64_t nr_cpus;
+	const char *cpu; /* model; NULL: host */
 	const char *serial;
 	struct option_list disks;
 	struct option_list nets;

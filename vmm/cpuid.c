@@ -69,7 +69,7 @@ static struct cpuid_entry *find_or_add(struct cpuid *c, uint32_t function, uint3
 	return en;
 }
 
-static void remove_leaf(struct cpuid *c, uint32_t function)
+void cpuid_remove(struct cpuid *c, uint32_t function)
 {
 	uint32_t kept = 0;
 
@@ -92,7 +92,7 @@ static void set_topology_leaf(struct cpuid *c, uint32_t function, uint32_t nr_cp
 	const uint32_t level_core = 2;
 	struct cpuid_entry *en;
 
-	remove_leaf(c, function);
+	cpuid_remove(c, function);
 	en = find_or_add(c, function, 0, KVM_CPUID_FLAG_SIGNIFCANT_INDEX);
 	if (en) {
 		en->eax = 0;
@@ -186,7 +186,7 @@ static void mask_nesting(struct cpuid *c)
 	en = find(c, LEAF_EXT_FEATURES, 0);
 	if (en)
 		en->ecx &= ~FX1_ECX_SVM;
-	remove_leaf(c, LEAF_SVM);
+	cpuid_remove(c, LEAF_SVM);
 }
 
 static void mask(struct cpuid *c)
@@ -209,8 +209,8 @@ static void mask(struct cpuid *c)
 	en = find(c, LEAF_PMU, 0);
 	if (en)
 		en->eax = en->ebx = en->ecx = en->edx = 0;
-	remove_leaf(c, LEAF_AMD_MEMCRYPT);
-	remove_leaf(c, LEAF_AMD_PERFMON);
+	cpuid_remove(c, LEAF_AMD_MEMCRYPT);
+	cpuid_remove(c, LEAF_AMD_PERFMON);
 }
 
 static void set_hypervisor(struct cpuid *c, int kvm_fd, uint32_t tsc_khz)
@@ -304,9 +304,35 @@ static uint32_t reg_of(const struct cpuid_entry *en, enum cpuid_reg reg)
 	return 0;
 }
 
-/* Appends "name, " to @list for each missing feature; what does not fit is cut off. */
-static void list_missing(const struct cpuid_feature_word *w, uint32_t missing, char *list,
-			 size_t cap)
+uint32_t cpuid_register(const struct cpuid *c, const struct cpuid_feature_word *w)
+{
+	return reg_of(cpuid_find(c, w->function, w->index), w->reg);
+}
+
+void cpuid_mask(struct cpuid *c, const struct cpuid_feature_word *w, uint32_t keep)
+{
+	struct cpuid_entry *en = find(c, w->function, w->index);
+
+	if (!en)
+		return;
+	switch (w->reg) {
+	case CPUID_EAX:
+		en->eax &= keep;
+		return;
+	case CPUID_EBX:
+		en->ebx &= keep;
+		return;
+	case CPUID_ECX:
+		en->ecx &= keep;
+		return;
+	case CPUID_EDX:
+		en->edx &= keep;
+		return;
+	}
+}
+
+void cpuid_list_missing(const struct cpuid_feature_word *w, uint32_t missing, char *list,
+			size_t cap)
 {
 	static const char *const regs[] = {"eax", "ebx", "ecx", "edx"};
 
@@ -328,15 +354,14 @@ static int check_features(const struct cpuid *wanted, const struct cpuid *host, 
 	const struct cpuid_feature_word *w;
 
 	for (uint32_t i = 0; (w = cpuid_feature_word(i)) != NULL; i++) {
-		uint32_t want = reg_of(cpuid_find(wanted, w->function, w->index), w->reg);
-		uint32_t have = reg_of(cpuid_find(host, w->function, w->index), w->reg);
+		uint32_t missing = cpuid_register(wanted, w) & ~cpuid_register(host, w);
 
-		list_missing(w, want & ~have & ~w->ignored, list, sizeof(list));
+		cpuid_list_missing(w, missing & ~w->ignored, list, sizeof(list));
 	}
 	if (list[0])
 		return err_set(e, ERR_UNSUPPORTED, ENOTSUP,
 			       "this host's KVM lacks CPU features the guest was started with: %s; "
-			       "start the guest on the older of the two hosts",
+			       "start the guest with a --cpu model that both hosts have",
 			       list);
 	return 0;
 }

@@ -58,6 +58,9 @@ int cpuid_from_words(const uint32_t *words, size_t nr_words, struct cpuid *out, 
 
 const struct cpuid_entry *cpuid_find(const struct cpuid *c, uint32_t function, uint32_t index);
 
+/* Every entry of @function. */
+void cpuid_remove(struct cpuid *c, uint32_t function);
+
 /* The registers that hold one feature a bit, and what their bits are called: cpuid_names.c. */
 struct cpuid_feature_word {
 	uint32_t function;
@@ -69,3 +72,11 @@ struct cpuid_feature_word {
 
 /* NULL past the last. */
 const struct cpuid_feature_word *cpuid_feature_word(uint32_t i);
+
+/* The register in @c (0: no such leaf), and the same with only the bits of @keep left in it. */
+uint32_t cpuid_register(const struct cpuid *c, const struct cpuid_feature_word *w);
+void cpuid_mask(struct cpuid *c, const struct cpuid_feature_word *w, uint32_t keep);
+
+/* Append the name of each bit in @missing to @list; what does not fit is cut off. */
+void cpuid_list_missing(const struct cpuid_feature_word *w, uint32_t missing, char *list,
+			size_t cap);

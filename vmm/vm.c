@@ -36,6 +36,8 @@ static int copy_config(const struct vm_config *from, struct vm_config *to, struc
 				 .copied_disks = from->copied_disks,
 				 .nr_virtio = from->nr_virtio};
 	memcpy(to->virtio, from->virtio, sizeof(to->virtio));
+	if (copy_string(from->cpu, &to->cpu, e) < 0)
+		return -e->code;
 	return copy_string(from->serial, &to->serial, e);
 }
 
@@ -183,6 +185,7 @@ void vm_free(struct vm *vm)
 	pthread_mutex_destroy(&vm->requests);
 	pthread_mutex_destroy(&vm->verbs);
 	boot_image_free(vm->image);
+	free((void *)(uintptr_t)vm->config.cpu);
 	free((void *)(uintptr_t)vm->config.serial);
 	free(vm);
 }

@@ -32,6 +32,7 @@ struct vm_config {
 	bool test_devices;       /* what kvm-unit-tests expect of QEMU's pc-testdev machine */
 	enum nested_mode nested; /* may the guest be a hypervisor? */
 	bool exit_counter;  /* L1_EXITS_PORT (nested/l1/l1_ports.h); does not travel by itself */
+	const char *cpu;    /* model (vmm/cpu_model.h); NULL: host. Not on a destination */
 	const char *serial; /* stdio, null, pty, file:PATH, unix:PATH; NULL is null */
 	const char
 		*kernel; /* image, for boot and for resets; NULL on a destination: vm_set_image */

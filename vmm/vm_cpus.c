@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <sys/ioctl.h>
 
+#include "vmm/cpu_model.h"
 #include "vmm/cpu_reset.h"
 #include "vmm/kvm.h"
 
@@ -63,9 +64,10 @@ static int learn_host(int fd, struct vm *vm, struct vm_cpu *cpu, struct err *e)
 static int set_up(int fd, struct vm *vm, struct vm_cpu *cpu, struct err *e)
 {
 	uint32_t id = cpu->state.id;
-	int ret;
+	int ret = cpu_model_apply(vm->config.cpu, &vm->host_cpuid, &cpu->state.cpuid, e);
 
-	cpu->state.cpuid = vm->host_cpuid;
+	if (ret < 0)
+		return ret;
 	cpuid_set_apic_id(&cpu->state.cpuid, id);
 	ret = cpuid_apply(fd, &cpu->state.cpuid, e);
 	return ret < 0 ? ret : vcpu_set_up_mce(vm->kvm_fd, fd, e);

@@ -122,6 +122,43 @@ static void two_vcpus(void **state)
 	vm_free(rig_move(rig_boot(&guest), &m));
 }
 
+static void describe(struct vm *vm, struct buf *out)
+{
+	struct err e = ERR_INIT;
+
+	if (vm_describe(vm, out, &e) < 0)
+		fail_msg("%s", e.msg);
+}
+
+/* What the guest was told of its CPU goes with it, although this host could offer more. */
+static void a_cpu_model_moves_along(void **state)
+{
+	struct rig_guest model = {.memory_bytes = 64 << 20, .nr_cpus = 1, .cpu = "x86-64-v1"};
+	struct buf told[2] = {BUF_INIT, BUF_INIT};
+	struct buf all = BUF_INIT;
+	struct rig_migration m;
+	struct vm *vm;
+
+	(void)state;
+	rig_need_kvm();
+	vm = rig_boot(NULL);
+	describe(vm, &all);
+	vm_free(vm);
+	vm = rig_boot(&model);
+	describe(vm, &told[0]);
+	rig_migration_init(&m);
+	m.params.verify = true;
+	vm = rig_move(vm, &m);
+	describe(vm, &told[1]);
+	assert_true(told[0].len != all.len || memcmp(told[0].data, all.data, all.len) != 0);
+	assert_int_equal(told[0].len, told[1].len);
+	assert_memory_equal(told[0].data, told[1].data, told[0].len);
+	vm_free(vm);
+	buf_fini(&told[0]);
+	buf_fini(&told[1]);
+	buf_fini(&all);
+}
+
 /* Memory on both sides of the PCI hole, most of it never touched. */
 static void beyond_4_gib(void **state)
 {
@@ -359,6 +396,7 @@ int main(void)
 		cmocka_unit_test(lz4_and_a_busy_guest),
 		cmocka_unit_test(over_a_unix_socket),
 		cmocka_unit_test(two_vcpus),
+		cmocka_unit_test(a_cpu_model_moves_along),
 		cmocka_unit_test(beyond_4_gib),
 		cmocka_unit_test(a_paused_guest_stays_paused),
 		cmocka_unit_test(the_rate_limit_holds),

@@ -80,6 +80,7 @@ struct vm *rig_boot(const struct rig_guest *guest)
 	const struct rig_guest *g = guest ? guest : &small;
 	struct vm_config config = {.memory_bytes = g->memory_bytes,
 				   .nr_cpus = g->nr_cpus,
+				   .cpu = g->cpu,
 				   .serial = getenv("RIG_SERIAL"),
 				   .kernel = g->kernel ? g->kernel : WORKLOAD_ELF,
 				   .initrd = g->initrd,

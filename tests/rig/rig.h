@@ -22,7 +22,8 @@ struct rig_guest {
 	const char *append; /* for the workload guest; NULL: a small default */
 	const char *kernel; /* NULL: rig_workload_path() */
 	const char *initrd;
-	bool nested; /* it is a hypervisor */
+	bool nested;     /* it is a hypervisor */
+	const char *cpu; /* model; NULL: host */
 };
 
 /* Boot it and wait until the workload runs. NULL: 64 MiB, one vCPU, defaults. */
