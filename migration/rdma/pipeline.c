@@ -193,7 +193,8 @@ static void forget(struct pipeline *p, struct pin_region *r)
  */
 static int undo_region(struct pipeline *p, struct pin_region *r, struct err *e)
 {
-	const char *where = r->refused_here ? "here" : "at the destination";
+	bool here = r->refused_here;
+	const char *where = here ? "here" : "at the destination";
 	int code = r->refused_here ? r->refused_here : r->refused_there;
 	uint64_t kib = r->nr_pages * PAGE_BYTES / 1024;
 	uint64_t rest = pin_window_bytes(p->window) - r->nr_pages * PAGE_BYTES;
@@ -220,6 +221,9 @@ static int undo_region(struct pipeline *p, struct pin_region *r, struct err *e)
 			"('ulimit -l', LimitMEMLOCK= in a systemd unit) or the cgroup's memory "
 			"limit, or give CAP_IPC_LOCK",
 			(unsigned long long)kib, where);
+	if (code == ENODEV && !here)
+		return err_set(e, ERR_PEER, code,
+			       "RDMA: the destination has lost its connection or its device");
 	return err_set(e, ERR_SYS, code,
 		       "RDMA: %llu KiB of guest memory cannot be registered %s: %s",
 		       (unsigned long long)kib, where,

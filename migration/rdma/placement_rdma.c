@@ -86,6 +86,18 @@ static int pin(struct rdma_placement *p, const struct batch_run *run, struct bat
 	return 0;
 }
 
+static int unpin_run(struct rdma_placement *p, const struct batch_run *run, struct err *e)
+{
+	struct pin_region *r = pin_window_exact(p->window, run->gfn, run->nr_pages);
+
+	if (r)
+		unpin(p, r);
+	else if (!p->broken) /* else it is unpinned already, and the source does not know yet */
+		return err_set(e, ERR_STREAM, EPROTO, "gfn 0x%llx, %u pages: not pinned",
+			       (unsigned long long)run->gfn, run->nr_pages);
+	return 0;
+}
+
 static int rdma_window(struct placement *base, const struct batch_run *runs, uint32_t nr_runs,
 		       struct err *e)
 {
@@ -93,20 +105,10 @@ static int rdma_window(struct placement *base, const struct batch_run *runs, uin
 	struct batch_grant grants[BATCH_MAX_RUNS];
 	uint32_t nr = 0;
 
-	for (uint32_t i = 0; i < nr_runs; i++) {
-		struct pin_region *r;
-
-		if (runs[i].kind == RUN_PIN) {
-			if (pin(p, &runs[i], &grants[nr++], e) < 0)
-				return -e->code;
-			continue;
-		}
-		r = pin_window_exact(p->window, runs[i].gfn, runs[i].nr_pages);
-		if (!r)
-			return err_set(e, ERR_STREAM, EPROTO, "gfn 0x%llx, %u pages: not pinned",
-				       (unsigned long long)runs[i].gfn, runs[i].nr_pages);
-		unpin(p, r);
-	}
+	for (uint32_t i = 0; i < nr_runs; i++)
+		if ((runs[i].kind == RUN_PIN ? pin(p, &runs[i], &grants[nr++], e)
+					     : unpin_run(p, &runs[i], e)) < 0)
+			return -e->code;
 	return nr ? link_send(p->config.link, grants, nr * sizeof(grants[0]), e) : 0;
 }
 
