@@ -85,13 +85,13 @@ int rdma_conn_post_recv(struct rdma_conn *c)
 /* The first thing that fails is the cause: the queue pair then flushes everything behind it. */
 static int completion_failed(struct rdma_conn *c, const struct ibv_wc *wc, struct err *e)
 {
-	bool peer = wc->status == IBV_WC_RETRY_EXC_ERR || wc->status == IBV_WC_REM_ACCESS_ERR ||
-		    wc->status == IBV_WC_REM_OP_ERR || wc->status == IBV_WC_RNR_RETRY_EXC_ERR ||
-		    wc->status == IBV_WC_REM_INV_REQ_ERR || wc->status == IBV_WC_WR_FLUSH_ERR;
+	/* A flush with no cause before it: the peer has left, and may say why on the control
+	 * connection. Of the others we know the cause, which is not to be replaced by what follows
+	 * from it there. */
+	enum err_kind kind = wc->status == IBV_WC_WR_FLUSH_ERR ? ERR_PEER : ERR_SYS;
 
-	c->failed = true;
-	return err_set(e, peer ? ERR_PEER : ERR_SYS, EIO, "RDMA: %s (device %s)",
-		       verbs_status_text(wc->status), c->device.name);
+	return err_set(e, kind, EIO, "RDMA: %s (device %s)", verbs_status_text(wc->status),
+		       c->device.name);
 }
 
 static int take_mark(struct rdma_conn *c, const struct ibv_wc *wc, struct rdma_done *out,
@@ -190,7 +190,6 @@ static int check_device(struct rdma_conn *c, struct err *e)
 	trouble = atomic_load(&c->trouble);
 	if (!trouble)
 		return 0;
-	c->failed = true;
 	return err_set(e, ERR_SYS, EIO, "RDMA: %s (device %s)",
 		       trouble_text((enum ibv_event_type)(trouble - 1)), c->device.name);
 }
@@ -206,7 +205,6 @@ static int check_connection(struct rdma_conn *c, struct err *e)
 		if (type != RDMA_CM_EVENT_DISCONNECTED && type != RDMA_CM_EVENT_DEVICE_REMOVAL &&
 		    type != RDMA_CM_EVENT_CONNECT_ERROR && type != RDMA_CM_EVENT_UNREACHABLE)
 			continue;
-		c->failed = true;
 		return err_set(e, type == RDMA_CM_EVENT_DEVICE_REMOVAL ? ERR_SYS : ERR_PEER,
 			       ECONNRESET, "RDMA: %s (device %s)", verbs_cm_event_text(type),
 			       c->device.name);

@@ -25,7 +25,6 @@ struct rdma_conn {
 	_Atomic int trouble; /* enum ibv_event_type + 1 */
 
 	/* owned by the connection's thread */
-	bool failed; /* the first failure is the cause; those after it only follow */
 	bool has_stash;
 	struct ibv_wc stash; /* taken from the queue by wait(), due to poll() */
 };

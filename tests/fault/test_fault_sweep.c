@@ -6,6 +6,7 @@
  *   - no descriptor or thread is leaked;
  *   - a clean retry works.
  */
+#include <errno.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -16,6 +17,7 @@
 
 #include <cmocka.h>
 
+#include "tests/rig/fake_verbs.h"
 #include "tests/rig/rig.h"
 #include "vmm/base/clock.h"
 
@@ -24,6 +26,7 @@
 #define SWEEP_DENSE 40
 
 struct sides {
+	struct fake_verbs *verbs; /* NULL: over TCP */
 	struct fault *source;
 	struct fault *destination;
 };
@@ -41,9 +44,23 @@ static int make_faults(void **state)
 	return 0;
 }
 
+static int make_rdma_faults(void **state)
+{
+	struct sides *s;
+
+	if (make_faults(state) < 0)
+		return -1;
+	s = *state;
+	s->verbs = fake_verbs_new(1);
+	return 0;
+}
+
 static int free_faults(void **state)
 {
 	struct sides *s = *state;
+
+	if (s->verbs)
+		fake_verbs_free(s->verbs);
 
 	fault_free(s->source);
 	fault_free(s->destination);
@@ -59,6 +76,11 @@ static void init(struct rig_migration *m, const struct sides *s)
 	m->params.verify = true;
 	m->params.nr_channels = 2;
 	m->params.stall_timeout_ns = 5 * NS_PER_S;
+	if (s->verbs) {
+		m->listen = "rdma:127.0.0.1:0";
+		m->params.verbs = fake_verbs_ops(s->verbs);
+		m->params.rdma_pin_bytes = 8 << 20;
+	}
 }
 
 /* After COMMIT the outcome is unknown to the source: it stays paused, and the destination runs. */
@@ -86,6 +108,16 @@ static struct vm *judge(struct vm *source, struct vm *moved, const struct rig_mi
 	return source;
 }
 
+/* Once both sides have ended, whichever way, no queue pair, region or byte is left. */
+static void assert_nothing_left(const struct sides *s)
+{
+	if (!s->verbs)
+		return;
+	assert_int_equal(fake_verbs_alive(s->verbs), 0);
+	assert_int_equal(fake_verbs_pinned(s->verbs, false), 0);
+	assert_int_equal(fake_verbs_pinned(s->verbs, true), 0);
+}
+
 /* Fail the @nth point of @victim; false when the migration has fewer. */
 static bool fail_nth(struct vm **vm, const struct sides *s, struct fault *victim, uint64_t nth)
 {
@@ -97,6 +129,7 @@ static bool fail_nth(struct vm **vm, const struct sides *s, struct fault *victim
 	fault_arm(s->destination, 0);
 	fault_arm(victim, nth);
 	moved = rig_migrate(*vm, &m);
+	assert_nothing_left(s);
 	if (!fault_fired(victim)) {
 		assert_int_equal(m.source.status, MIGRATION_COMPLETED);
 		vm_free(*vm);
@@ -166,6 +199,7 @@ static void fail_named(const struct sides *s, struct vm **vm, struct fault *vict
 	fault_arm(s->destination, 0);
 	fault_arm_name(victim, name);
 	moved = rig_migrate(*vm, &m);
+	assert_nothing_left(s);
 	assert_string_equal(fault_fired(victim), name);
 	*vm = judge(*vm, moved, &m, name);
 }
@@ -194,12 +228,98 @@ static void every_named_step(void **state)
 	vm_free(vm);
 }
 
+/* ---- over RDMA ---- */
+
+static void every_named_step_of_rdma(void **state)
+{
+	static const char *const source_names[] = {"src.rdma_connect", "src.rdma_pin",
+						   "src.rdma_write"};
+	static const char *const destination_names[] = {"dst.rdma_accept", "dst.rdma_pin"};
+	struct sides *s = *state;
+	struct vm *vm;
+
+	rig_need_kvm();
+	vm = rig_boot(NULL);
+	for (size_t i = 0; i < sizeof(source_names) / sizeof(source_names[0]); i++)
+		fail_named(s, &vm, s->source, source_names[i]);
+	for (size_t i = 0; i < sizeof(destination_names) / sizeof(destination_names[0]); i++)
+		fail_named(s, &vm, s->destination, destination_names[i]);
+	vm_free(retry_cleanly(vm, s));
+}
+
+/* The same steps, and the guest goes all the same. */
+static void every_named_step_of_rdma_falls_back(void **state)
+{
+	static const char *const names[] = {"src.rdma_connect", "src.rdma_pin", "src.rdma_write",
+					    "dst.rdma_pin"};
+	struct sides *s = *state;
+	struct vm *vm;
+
+	rig_need_kvm();
+	vm = rig_boot(NULL);
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		struct rig_migration m;
+
+		init(&m, s);
+		m.params.rdma_fallback = true;
+		fault_arm(s->source, 0);
+		fault_arm(s->destination, 0);
+		fault_arm_name(names[i][0] == 's' ? s->source : s->destination, names[i]);
+		vm = rig_move(vm, &m);
+		assert_true(fault_fired(s->source) || fault_fired(s->destination));
+		assert_nothing_left(s);
+	}
+	vm_free(vm);
+}
+
+/* Many migrations in a row, half of them with a library call or a completion that fails. */
+static void many_in_a_row(void **state)
+{
+	struct sides *s = *state;
+	struct rig_census before;
+	struct rig_census after;
+	uint32_t nr_failed = 0;
+	struct vm *vm;
+
+	rig_need_kvm();
+	vm = retry_cleanly(rig_boot(NULL), s);
+	before = rig_take_census();
+	for (uint32_t i = 0; i < 20; i++) {
+		struct rig_migration m;
+		struct vm *moved;
+
+		init(&m, s);
+		if (i % 2)
+			fake_verbs_fail_call(s->verbs, 1 + i * 37, i % 4 == 1 ? EIO : ENODEV);
+		else
+			fake_verbs_fail_completion(s->verbs, 1 + i * 2, IBV_WC_RETRY_EXC_ERR);
+		moved = rig_migrate(vm, &m);
+		assert_nothing_left(s);
+		fake_verbs_fail_call(s->verbs, 0, 0);
+		fake_verbs_fail_completion(s->verbs, 0, IBV_WC_SUCCESS);
+		nr_failed += m.source.status == MIGRATION_FAILED;
+		vm = judge(vm, moved, &m, "verbs");
+		vm = retry_cleanly(vm, s);
+	}
+	after = rig_take_census();
+	print_message("  %u of 40 failed\n", nr_failed);
+	assert_int_equal(after.nr_fds, before.nr_fds);
+	assert_int_equal(after.nr_threads, before.nr_threads);
+	assert_true(nr_failed >= 12);
+	vm_free(vm);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(every_named_step, make_faults, free_faults),
 		cmocka_unit_test_setup_teardown(every_source_step, make_faults, free_faults),
 		cmocka_unit_test_setup_teardown(every_destination_step, make_faults, free_faults),
+		cmocka_unit_test_setup_teardown(every_named_step_of_rdma, make_rdma_faults,
+						free_faults),
+		cmocka_unit_test_setup_teardown(every_named_step_of_rdma_falls_back,
+						make_rdma_faults, free_faults),
+		cmocka_unit_test_setup_teardown(many_in_a_row, make_rdma_faults, free_faults),
 	};
 
 	signal(SIGPIPE, SIG_IGN);

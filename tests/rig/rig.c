@@ -118,6 +118,9 @@ static struct migration_destination *start_destination(struct link_listener *lis
 									: build_as_described,
 						      .build_ctx = m->ctx,
 						      .fault = m->destination_fault,
+						      .rdma_pin_bytes = m->params.rdma_pin_bytes,
+						      .rdma_fallback = m->params.rdma_fallback,
+						      .verbs = m->params.verbs,
 						      .accept_timeout_ns = 20 * NS_PER_S};
 	struct migration_destination *d;
 	struct err e = ERR_INIT;
