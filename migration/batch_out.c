@@ -1,7 +1,6 @@
 #include "migration/batch_out.h"
 
 #include <errno.h>
-#include <string.h>
 
 int batch_out_send(struct batch_out *out, const struct batch_head *head,
 		   const struct batch_run *runs, uint32_t nr_runs, struct err *e)
@@ -14,9 +13,9 @@ int batch_out_send(struct batch_out *out, const struct batch_head *head,
 				 .round = head->round,
 				 .sequence = out->sequence++};
 	struct iovec iov[2] = {{.iov_base = &h, .iov_len = sizeof(h)},
-			       {.iov_len = nr_runs * sizeof(*runs)}};
+			       {.iov_base = (void *)(uintptr_t)runs, /* sendmsg only reads it */
+				.iov_len = nr_runs * sizeof(*runs)}};
 
-	memcpy(&iov[1].iov_base, &runs, sizeof(runs)); /* sendmsg only reads through it */
 	return link_sendv_more(out->link, iov, 2, head->payload_bytes > 0, e);
 }
 

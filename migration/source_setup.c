@@ -221,16 +221,17 @@ int source_connect_channel(struct migration_source *s, uint32_t index, bool disk
 			   struct link **out, struct err *e)
 {
 	struct link *link;
+	int ret = link_connect(&s->uri, s->params.connect_timeout_ns, s->cancel, &link, e);
 
-	if (link_connect(&s->uri, s->params.connect_timeout_ns, s->cancel, &link, e) < 0)
-		return -e->code;
+	if (ret < 0)
+		return ret;
 	link_set_stall_timeout(link, s->params.stall_timeout_ns);
-	if (join_channel(s, link, index, disks, e) < 0) {
+	ret = join_channel(s, link, index, disks, e);
+	if (ret < 0)
 		link_free(link);
-		return -e->code;
-	}
-	*out = link;
-	return 0;
+	else
+		*out = link;
+	return ret;
 }
 
 static int open_channel(struct migration_source *s, uint32_t index, struct err *e)

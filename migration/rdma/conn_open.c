@@ -125,22 +125,23 @@ static int prepare(struct rdma_conn *c, struct err *e)
 	return 0;
 }
 
-static int conn_new(const struct verbs_ops *v, struct rdma_conn **out, struct err *e)
+/* NULL if it could not be made; e says why. */
+static struct rdma_conn *conn_new(const struct verbs_ops *v, struct err *e)
 {
 	struct rdma_conn *c = calloc(1, sizeof(*c));
 
-	if (!c)
-		return err_set(e, ERR_SYS, ENOMEM, "out of memory for an RDMA connection");
+	if (!c) {
+		err_set(e, ERR_SYS, ENOMEM, "out of memory for an RDMA connection");
+		return NULL;
+	}
 	c->v = v;
 	c->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (c->wake_fd < 0)
 		err_sys(e, "eventfd");
-	else if (open_events(v, &c->events, e) == 0) {
-		*out = c;
-		return 0;
-	}
+	else if (open_events(v, &c->events, e) == 0)
+		return c;
 	rdma_conn_free(c);
-	return -e->code;
+	return NULL;
 }
 
 void rdma_conn_close(struct rdma_conn *c)
@@ -267,9 +268,9 @@ int rdma_conn_connect(const struct verbs_ops *v, const struct uri *uri,
 		      const struct rdma_greeting *g, uint64_t timeout_ns,
 		      const struct cancel *cancel, struct rdma_conn **out, struct err *e)
 {
-	struct rdma_conn *c;
+	struct rdma_conn *c = conn_new(v, e);
 
-	if (conn_new(v, &c, e) < 0)
+	if (!c)
 		return -e->code;
 	if (connect_to(c, uri, g, clock_now_ns() + timeout_ns, cancel, e) < 0) {
 		rdma_conn_free(c);
@@ -366,9 +367,9 @@ static int accept_id(struct rdma_conn *c, struct err *e)
 static struct rdma_conn *welcome(struct rdma_listener *l, struct rdma_cm_id *id)
 {
 	struct err e = ERR_INIT;
-	struct rdma_conn *c;
+	struct rdma_conn *c = conn_new(l->v, &e);
 
-	if (conn_new(l->v, &c, &e) == 0) {
+	if (c) {
 		c->id = id;
 		if (accept_id(c, &e) == 0)
 			return c;

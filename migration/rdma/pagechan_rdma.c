@@ -139,9 +139,9 @@ static int rdma_barrier(struct pagechan *c, uint32_t round, struct send_stats *s
 	r->round = round;
 	if (!r->stream && pipeline_finish(r->pipeline, round, e) == 0)
 		return finish_by_rdma(r, round, stats, e);
-	if (!r->stream && fall_back(r, stats, e) < 0)
-		return -e->code;
-	return r->stream->ops->barrier(r->stream, round, stats, e);
+	if (!r->stream)
+		fall_back(r, stats, e);
+	return r->stream ? r->stream->ops->barrier(r->stream, round, stats, e) : -e->code;
 }
 
 static void rdma_shutdown(struct pagechan *c)

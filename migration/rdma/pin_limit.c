@@ -1,7 +1,10 @@
 #include "migration/rdma/pin_limit.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
 
 #include <linux/capability.h>
@@ -9,20 +12,28 @@
 /* Queues and doorbells of real adapters are pinned memory, too; it is not much. */
 #define RESERVE_BYTES (1ull << 20)
 
+static bool starts_with(const char *line, const char *name, const char **rest)
+{
+	size_t len = strlen(name);
+
+	*rest = line + len;
+	return strncmp(line, name, len) == 0;
+}
+
 /* VmPin and the effective capabilities of this process. */
 static int read_status(uint64_t *pinned_kib, uint64_t *capabilities, struct err *e)
 {
 	FILE *f = fopen("/proc/self/status", "re");
-	unsigned long long value;
+	const char *value;
 	char line[256];
 
 	if (!f)
 		return err_sys(e, "cannot read /proc/self/status");
 	while (fgets(line, sizeof(line), f)) {
-		if (sscanf(line, "VmPin: %llu", &value) == 1)
-			*pinned_kib = value;
-		if (sscanf(line, "CapEff: %llx", &value) == 1)
-			*capabilities = value;
+		if (starts_with(line, "VmPin:", &value))
+			*pinned_kib = strtoull(value, NULL, 10);
+		if (starts_with(line, "CapEff:", &value))
+			*capabilities = strtoull(value, NULL, 16);
 	}
 	fclose(f);
 	return 0;

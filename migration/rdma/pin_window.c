@@ -39,8 +39,10 @@ void pin_window_free(struct pin_window *w)
 {
 	if (!w)
 		return;
-	while (w->oldest)
-		pin_window_remove(w, w->oldest);
+	for (struct pin_region *r = w->oldest, *newer; r; r = newer) {
+		newer = r->newer;
+		free(r);
+	}
 	free(w);
 }
 

@@ -75,7 +75,7 @@ static int pin(struct rdma_placement *p, const struct batch_run *run, struct bat
 	refused = try_pin(p, run, &mr);
 	*grant = (struct batch_grant){
 		.magic = GRANT_MAGIC, .refused = (uint32_t)refused, .gfn = run->gfn};
-	if (refused)
+	if (refused || !mr)
 		return 0;
 	if (pin_window_add(p->window, run->gfn, run->nr_pages, &r, e) < 0) {
 		rdma_conn_unpin(p->config.conn, mr);
