@@ -52,6 +52,7 @@ tap_of_guest() {
 }
 
 # move FROM TO TAP [OPTION]...: the guest of VMM FROM goes to a new VMM called TO, on TAP.
+# shellcheck disable=SC2317 # called by expect
 move() {
 	local from=$1 to=$2 tap=$3
 	shift 3
