@@ -28,13 +28,13 @@ need_tools() {
 
 # need_files FILE=PACKAGE...: the same for what is no program.
 need_files() {
-	local pair missing=no
+	local pair complete=yes
 	for pair in "$@"; do
 		[[ -e ${pair%%=*} ]] && continue
 		say "${pair%%=*} is missing: install the Debian package ${pair#*=}"
-		missing=yes
+		complete=no
 	done
-	[[ $missing == no ]] || exit 125
+	[[ $complete == yes ]] || exit 125
 }
 
 cache_root() { printf '%s/godwit/testbed' "${XDG_CACHE_HOME:-${HOME:?}/.cache}"; }
