@@ -113,6 +113,9 @@ static void blame_receiver(struct migration_destination *d)
 	}
 }
 
+/* More than a source has said and we have not read; one that goes on talking is not heard out. */
+#define MAX_LAST_WORDS 64
+
 /* When the source left, its ABORT on the control connection says why, if it could still speak. */
 static void hear_last_words(struct migration_destination *d)
 {
@@ -121,8 +124,9 @@ static void hear_last_words(struct migration_destination *d)
 
 	link_forget_cancel(d->control);
 	link_set_stall_timeout(d->control, NS_PER_S / 2);
-	while (record_recv(&d->records, &r, &peer) == 0)
-		;
+	for (int i = 0; i < MAX_LAST_WORDS; i++)
+		if (record_recv(&d->records, &r, &peer) < 0)
+			break;
 	buf_fini(&r.body);
 	if (peer.code == ECONNABORTED)
 		d->failure = peer;

@@ -153,7 +153,13 @@ static int recv_one(struct record_stream *s, struct record *r, struct err *e)
 
 int record_recv(struct record_stream *s, struct record *r, struct err *e)
 {
+	int skipped = 0;
+
 	do {
+		if (skipped++ > RECORD_MAX_SKIPPED)
+			return err_set(e, ERR_STREAM, EPROTO,
+				       "the %s sent more than %d records of unknown types in a row",
+				       s->peer, RECORD_MAX_SKIPPED);
 		if (recv_one(s, r, e) < 0)
 			return err_prefix(e, "hearing from the %s", s->peer);
 	} while (!record_type_name(r->type));

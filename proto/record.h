@@ -15,8 +15,10 @@
 #define RECORD_MAGIC        0x54574447u
 #define RECORD_OPTIONAL     0x80000000u
 #define RECORD_HEADER_BYTES 16
-#define STREAM_VERSION_MIN  1
-#define STREAM_VERSION_MAX  1
+#define RECORD_MAX_SKIPPED \
+	64 /* unknown optional records in a row: a peer cannot hold us for ever */
+#define STREAM_VERSION_MIN 1
+#define STREAM_VERSION_MAX 1
 
 enum record_type {
 	RECORD_HELLO = 1,
@@ -63,7 +65,7 @@ int record_send_bytes(struct record_stream *s, enum record_type type, const void
 		      struct err *e);
 
 /* The next record into @r (body reused; buf_fini it in the end). Unknown optional records are
- * skipped. ABORT becomes an ERR_PEER with the peer's reason. */
+ * skipped, RECORD_MAX_SKIPPED in a row. ABORT becomes an ERR_PEER with the peer's reason. */
 int record_recv(struct record_stream *s, struct record *r, struct err *e);
 
 /* As record_recv, and it must be of @type. */

@@ -133,6 +133,20 @@ static void test_unknown_optional_records_are_skipped(void **state)
 	assert_int_equal(record_expect(&p->destination, RECORD_CHANNEL_ACK, &p->got, &e), 0);
 }
 
+static void test_unknown_records_without_end_are_refused(void **state)
+{
+	struct pair *p = *state;
+	uint8_t header[RECORD_HEADER_BYTES];
+	struct err e = ERR_INIT;
+
+	for (uint32_t i = 0; i <= RECORD_MAX_SKIPPED; i++) {
+		put_header(header, 77 | RECORD_OPTIONAL, 0, i);
+		assert_int_equal(link_send(p->links[0], header, sizeof(header), &e), 0);
+	}
+	assert_int_equal(record_recv(&p->destination, &p->got, &e), -EPROTO);
+	assert_non_null(strstr(e.msg, "unknown types in a row"));
+}
+
 static void test_abort_carries_the_reason(void **state)
 {
 	struct pair *p = *state;
@@ -193,6 +207,8 @@ int main(void)
 		cmocka_unit_test(test_wrong_magic_says_what_this_is_not),
 		cmocka_unit_test_setup_teardown(test_round_trip, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_unknown_optional_records_are_skipped, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(test_unknown_records_without_end_are_refused, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(test_abort_carries_the_reason, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_wrong_type_names_both, setup, teardown),
