@@ -15,10 +15,10 @@
 #define RECORD_MAGIC        0x54574447u
 #define RECORD_OPTIONAL     0x80000000u
 #define RECORD_HEADER_BYTES 16
-#define RECORD_MAX_SKIPPED \
-	64 /* unknown optional records in a row: a peer cannot hold us for ever */
-#define STREAM_VERSION_MIN 1
-#define STREAM_VERSION_MAX 1
+#define STREAM_VERSION_MIN  1
+#define STREAM_VERSION_MAX  1
+/* Unknown optional records in a row: a peer cannot hold us for ever. */
+#define RECORD_MAX_SKIPPED 64
 
 enum record_type {
 	RECORD_HELLO = 1,
