@@ -39,7 +39,12 @@ void dirty_free(struct dirty_tracker *t)
 
 int dirty_start(struct dirty_tracker *t, struct err *e)
 {
-	return t->ops->start(t, e);
+	int ret = t->ops->start(t, e);
+
+	/* Marks from before: the first round looks at all that memory holds by now. */
+	if (ret == 0)
+		guest_mem_drop_marks(vm_mem(t->vm));
+	return ret;
 }
 
 void dirty_stop(struct dirty_tracker *t)

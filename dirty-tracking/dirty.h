@@ -50,6 +50,7 @@ struct dirty_tracker {
 int dirty_new(const char *name, struct vm *vm, struct dirty_tracker **out, struct err *e);
 void dirty_free(struct dirty_tracker *t);
 
+/* Writes from before are forgotten: whoever starts looks at everything once. */
 int dirty_start(struct dirty_tracker *t, struct err *e);
 void dirty_stop(struct dirty_tracker *t);
 

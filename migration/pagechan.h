@@ -65,7 +65,7 @@ struct pagechan_source {
 	const struct migration_params *params;
 	const uint8_t *migration_id; /* 16 bytes */
 	uint32_t index;
-	const struct guest_mem *mem;
+	struct guest_mem *mem;
 	struct rate_limit *limit;
 	const struct cancel *cancel;
 	struct fault *fault;

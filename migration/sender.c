@@ -68,8 +68,11 @@ static int add_run(struct sender *s, uint64_t gfn, uint64_t nr, enum run_kind ki
 	return 0;
 }
 
+/* A page that was given back to the host is zero, and stays with the host only if nobody looks. */
 static enum run_kind kind_of(const struct guest_mem *mem, uint64_t gfn)
 {
+	if (guest_mem_is_discarded(mem, gfn))
+		return RUN_ZERO;
 	return page_is_zero(guest_mem_at(mem, gfn * PAGE_BYTES, PAGE_BYTES)) ? RUN_ZERO : RUN_DATA;
 }
 

@@ -1,7 +1,9 @@
 #include "vmm/mem.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -24,6 +26,11 @@ struct guest_mem {
 	 * 64 GiB guest in the middle of a switch-over reads 32 KiB and not 2 MiB. */
 	struct bitmap marks;
 	struct bitmap summary;
+	/* atomic: chunks of MEM_ALIGN in which anything was ever discarded */
+	struct bitmap discarded;
+
+	pthread_mutex_t discard_lock; /* guards the rest; held while discarding */
+	uint32_t nr_holds;
 };
 
 static void lay_out(struct guest_mem *m)
@@ -93,7 +100,10 @@ static int build(struct guest_mem *m, struct err *e)
 	ret = bitmap_init(&m->marks, m->end >> PAGE_SHIFT, e);
 	if (ret < 0)
 		return ret;
-	return bitmap_init(&m->summary, bitmap_nr_words(&m->marks), e);
+	ret = bitmap_init(&m->summary, bitmap_nr_words(&m->marks), e);
+	if (ret < 0)
+		return ret;
+	return bitmap_init(&m->discarded, m->end / MEM_ALIGN, e);
 }
 
 int guest_mem_new(uint64_t bytes, struct guest_mem **out, struct err *e)
@@ -112,6 +122,7 @@ int guest_mem_new(uint64_t bytes, struct guest_mem **out, struct err *e)
 		return err_set(e, ERR_SYS, ENOMEM, "out of memory");
 	m->bytes = bytes;
 	m->fd = -1;
+	pthread_mutex_init(&m->discard_lock, NULL);
 	ret = build(m, e);
 	if (ret < 0) {
 		guest_mem_free(m);
@@ -125,6 +136,8 @@ void guest_mem_free(struct guest_mem *m)
 {
 	if (!m)
 		return;
+	pthread_mutex_destroy(&m->discard_lock);
+	bitmap_fini(&m->discarded);
 	bitmap_fini(&m->summary);
 	bitmap_fini(&m->marks);
 	if (m->base)
@@ -240,6 +253,71 @@ void guest_mem_take_marks(struct guest_mem *m, struct bitmap *set)
 		}
 	}
 }
+
+void guest_mem_drop_marks(struct guest_mem *m)
+{
+	for (uint64_t s = 0; s < bitmap_nr_words(&m->summary); s++) {
+		uint64_t left = bitmap_take_word(&m->summary, s);
+
+		for (; left; left &= left - 1)
+			bitmap_take_word(&m->marks, s * 64 + (uint64_t)__builtin_ctzll(left));
+	}
+}
+
+/* ---- Discarding ---- */
+
+static bool punch(struct guest_mem *m, uint64_t gpa, uint64_t len)
+{
+	bool done;
+
+	pthread_mutex_lock(&m->discard_lock);
+	done = !m->nr_holds && fallocate(m->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+					 (off_t)gpa, (off_t)len) == 0;
+	pthread_mutex_unlock(&m->discard_lock);
+	return done;
+}
+
+bool guest_mem_discard(struct guest_mem *m, uint64_t gpa, uint64_t len)
+{
+	if (len == 0 || (gpa | len) % PAGE_BYTES || !guest_mem_contains(m, gpa, len))
+		return false;
+	/* First the note that there may be holes: who reads it too early looks once too often. */
+	for (uint64_t c = gpa / MEM_ALIGN; c <= (gpa + len - 1) / MEM_ALIGN; c++)
+		bitmap_set_atomic(&m->discarded, c);
+	if (!punch(m, gpa, len))
+		return false;
+	guest_mem_mark(m, gpa, len);
+	return true;
+}
+
+bool guest_mem_is_discarded(const struct guest_mem *m, uint64_t gfn)
+{
+	off_t at = (off_t)(gfn << PAGE_SHIFT);
+	uint64_t chunk = (uint64_t)at / MEM_ALIGN;
+	uint64_t word = __atomic_load_n(&m->discarded.words[chunk / 64], __ATOMIC_ACQUIRE);
+	off_t data;
+
+	if (!(word >> (chunk % 64) & 1))
+		return false;
+	data = lseek(m->fd, at, SEEK_DATA);
+	return data < 0 ? errno == ENXIO : data >= at + (off_t)PAGE_BYTES;
+}
+
+void guest_mem_hold(struct guest_mem *m)
+{
+	pthread_mutex_lock(&m->discard_lock);
+	m->nr_holds++;
+	pthread_mutex_unlock(&m->discard_lock);
+}
+
+void guest_mem_release(struct guest_mem *m)
+{
+	pthread_mutex_lock(&m->discard_lock);
+	m->nr_holds--;
+	pthread_mutex_unlock(&m->discard_lock);
+}
+
+/* ---- Finding what was touched ---- */
 
 static bool find_data(const struct guest_mem *m, uint64_t from, struct mem_extent *found)
 {

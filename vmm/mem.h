@@ -65,9 +65,29 @@ int guest_mem_write(struct guest_mem *m, uint64_t gpa, const void *data, uint64_
 
 void guest_mem_mark(struct guest_mem *m, uint64_t gpa, uint64_t len);
 
+/*
+ * Give whole pages of RAM back to the host: from here on they read as zeroes and cost nothing until
+ * they are written again. They are marked, after that, like any write: whoever has sent the old
+ * bytes sends the zeroes too. False: the pages are as they were, because the host cannot or because
+ * memory is held. Any thread.
+ */
+bool guest_mem_discard(struct guest_mem *m, uint64_t gpa, uint64_t len);
+
+/* Was this page discarded, and nothing written to it since? Then reading it through the mapping
+ * would allocate it. Costs a system call where anything near it was ever discarded. Any thread. */
+bool guest_mem_is_discarded(const struct guest_mem *m, uint64_t gfn);
+
+/* While memory is held (a count), nothing is discarded: for whoever has pages pinned and would go
+ * on using the pages that were there before. Any thread. */
+void guest_mem_hold(struct guest_mem *m);
+void guest_mem_release(struct guest_mem *m);
+
 /* Move all marks into @set (ORed), leaving none. A write racing with this is either in @set or
  * still marked. Any thread. */
 void guest_mem_take_marks(struct guest_mem *m, struct bitmap *set);
+
+/* Forget all marks, for whoever is going to look at everything anyway. */
+void guest_mem_drop_marks(struct guest_mem *m);
 
 /* What a walk over the data has seen last: bytes [start, stop) hold data. Zero-initialised:
  * nothing. */
@@ -81,8 +101,9 @@ struct mem_extent {
  * outside was never touched and reads as zeroes.
  *
  * @seen, if not NULL, belongs to the walk: the kernel looks for the end of an extent page by page,
- * so asking chunk by chunk would look over the rest of memory for every chunk. Data never becomes a
- * hole again, so an extent once seen stays true; holes are always looked up anew.
+ * so asking chunk by chunk would look over the rest of memory for every chunk. Holes are always
+ * looked up anew: memory that was touched is never missed. What was data may have been discarded
+ * since it was seen; it then reads as zeroes, which is what it holds.
  */
 bool guest_mem_next_data(const struct guest_mem *m, struct mem_extent *seen, uint64_t from,
 			 uint64_t end, uint64_t *start, uint64_t *stop);

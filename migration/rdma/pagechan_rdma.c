@@ -159,6 +159,7 @@ static void rdma_free(struct pagechan *c)
 	struct rdma_chan *r = self(c);
 
 	pipeline_free(r->pipeline);
+	guest_mem_release(r->src.mem);
 	if (r->stream)
 		r->stream->ops->free(r->stream);
 	link_free(r->out.link);
@@ -209,6 +210,9 @@ int pagechan_rdma_open(const struct pagechan_source *src, struct link *link, str
 	r->base.batch_pages = BATCH_MAX_PAGES;
 	r->src = *src;
 	r->out.link = link;
+	/* A registration goes on with the pages it has found, even once they are the guest's no
+	 * more. */
+	guest_mem_hold(r->src.mem);
 	if (connect_pipeline(r, e) < 0 && fall_back(r, &none, e) < 0) {
 		rdma_free(&r->base);
 		return -e->code;

@@ -184,6 +184,67 @@ static void no_write_escapes_its_mark(void **state)
 	guest_mem_free(r.m);
 }
 
+static bool is_data(const struct guest_mem *m, uint64_t gpa)
+{
+	uint64_t start, stop;
+
+	return guest_mem_next_data(m, NULL, gpa, gpa + PAGE_BYTES, &start, &stop);
+}
+
+static void discarded_pages_are_holes_and_dirty(void **state)
+{
+	struct guest_mem *m = make(8 * MIB);
+	struct bitmap set;
+	struct err e = ERR_INIT;
+	uint64_t one = 1;
+
+	(void)state;
+	for (uint64_t p = 0; p < 4; p++)
+		guest_mem_write(m, 2 * MIB + p * PAGE_BYTES, &one, sizeof(one), &e);
+	guest_mem_drop_marks(m);
+	assert_false(guest_mem_is_discarded(m, 4 * MIB >> PAGE_SHIFT)); /* a hole, never data */
+	assert_true(guest_mem_discard(m, 2 * MIB + PAGE_BYTES, 2 * PAGE_BYTES));
+	for (uint64_t p = 0; p < 4; p++) {
+		assert_int_equal(is_data(m, 2 * MIB + p * PAGE_BYTES), p == 0 || p == 3);
+		assert_int_equal(guest_mem_is_discarded(m, (2 * MIB >> PAGE_SHIFT) + p),
+				 p == 1 || p == 2);
+	}
+	assert_int_equal(bitmap_init(&set, guest_mem_nr_gfns(m), &e), 0);
+	guest_mem_take_marks(m, &set);
+	assert_int_equal(bitmap_count(&set), 2);
+	guest_mem_write(m, 2 * MIB + PAGE_BYTES, &one, sizeof(one), &e);
+	assert_false(guest_mem_is_discarded(m, (2 * MIB >> PAGE_SHIFT) + 1));
+	bitmap_fini(&set);
+	guest_mem_free(m);
+}
+
+static void only_whole_pages_of_ram_are_discarded(void **state)
+{
+	struct guest_mem *m = make(8 * MIB);
+
+	(void)state;
+	assert_false(guest_mem_discard(m, 0, 0));
+	assert_false(guest_mem_discard(m, 1, PAGE_BYTES));
+	assert_false(guest_mem_discard(m, 0, PAGE_BYTES - 1));
+	assert_false(guest_mem_discard(m, 8 * MIB - PAGE_BYTES, 2 * PAGE_BYTES));
+	assert_false(guest_mem_discard(m, UINT64_MAX - PAGE_BYTES + 1, PAGE_BYTES));
+	guest_mem_free(m);
+}
+
+static void held_memory_is_not_discarded(void **state)
+{
+	struct guest_mem *m = make(8 * MIB);
+
+	(void)state;
+	guest_mem_hold(m);
+	guest_mem_hold(m);
+	guest_mem_release(m);
+	assert_false(guest_mem_discard(m, 0, PAGE_BYTES));
+	guest_mem_release(m);
+	assert_true(guest_mem_discard(m, 0, PAGE_BYTES));
+	guest_mem_free(m);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -194,6 +255,9 @@ int main(void)
 		cmocka_unit_test(reading_and_writing_stay_inside),
 		cmocka_unit_test(marks_are_taken_once),
 		cmocka_unit_test(no_write_escapes_its_mark),
+		cmocka_unit_test(discarded_pages_are_holes_and_dirty),
+		cmocka_unit_test(only_whole_pages_of_ram_are_discarded),
+		cmocka_unit_test(held_memory_is_not_discarded),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
