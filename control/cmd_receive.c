@@ -21,6 +21,8 @@ static const struct option_spec specs[] = {
 	 "the guest's serial port here: null (default), stdio, pty,\n"
 	 "file:PATH, unix:PATH",
 	 OPTION_STRING, MACHINE(serial), 0, 0},
+	{"console", "WHERE", "the guest's virtio console here; as --serial", OPTION_STRING,
+	 MACHINE(console), 0, 0},
 	{"disk", "PATH",
 	 "where the guest's first disk is here, repeated for the others:\n"
 	 "the image it uses, if both hosts see that; for a disk that is\n"

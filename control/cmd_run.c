@@ -32,6 +32,13 @@ static const struct option_spec specs[] = {
 	 OPTION_STRING, MACHINE(cpu), 0, 0},
 	{"serial", "WHERE", "the serial port: stdio (default), null, pty, file:PATH,\nunix:PATH",
 	 OPTION_STRING, MACHINE(serial), 0, 0},
+	{"console", "WHERE", "a virtio console (hvc0) too; as --serial", OPTION_STRING,
+	 MACHINE(console), 0, 0},
+	{"balloon", NULL,
+	 "a memory balloon: the guest gives back memory it does not\n"
+	 "use, which no migration sends; QMP's balloon asks for more",
+	 OPTION_FLAG, MACHINE(balloon), 0, 0},
+	{"rng", NULL, "entropy from this host", OPTION_FLAG, MACHINE(rng), 0, 0},
 	{"disk", "PATH",
 	 "a disk: a raw image, file or block device; repeated for more.\n"
 	 "PATH[,readonly=on][,queues=N][,serial=S][,lock=off]",

@@ -27,7 +27,7 @@ static int check_memory(uint64_t bytes, struct err *e)
 	return 0;
 }
 
-static int check_serial(const char *serial, struct err *e)
+static int check_serial(const char *option, const char *serial, struct err *e)
 {
 	static const char *const whole[] = {"stdio", "null", "pty"};
 	static const char *const prefix[] = {"file:", "unix:"};
@@ -39,8 +39,17 @@ static int check_serial(const char *serial, struct err *e)
 		if (!strncmp(serial, prefix[i], strlen(prefix[i])) && serial[strlen(prefix[i])])
 			return 0;
 	return err_set(e, ERR_USAGE, EINVAL,
-		       "--serial: '%.100s' is not stdio, null, pty, file:PATH or unix:PATH",
+		       "--%s: '%.100s' is not stdio, null, pty, file:PATH or unix:PATH", option,
 		       serial);
+}
+
+static int check_console(const struct machine_options *o, struct err *e)
+{
+	if (!strcmp(o->console, "stdio") && !strcmp(o->serial, "stdio"))
+		return err_set(e, ERR_USAGE, EINVAL,
+			       "--console stdio: that is where the serial port is; move it with "
+			       "--serial null");
+	return check_serial("console", o->console, e);
 }
 
 static int add_virtio(struct vm_config *config, const char *type, const char *text, struct err *e)
@@ -80,6 +89,17 @@ static int add_disks(const struct option_list *disks, struct vm_config *config, 
 	return 0;
 }
 
+static int add_others(const struct machine_options *o, struct vm_config *config, struct err *e)
+{
+	int ret = o->console ? add_virtio(config, "virtio-console", o->console, e) : 0;
+
+	if (!ret && o->balloon)
+		ret = add_virtio(config, "virtio-balloon", "", e);
+	if (!ret && o->rng)
+		ret = add_virtio(config, "virtio-rng", "", e);
+	return ret;
+}
+
 int machine_options_apply(const struct machine_options *o, bool incoming,
 			  struct session_config *config, struct err *e)
 {
@@ -94,7 +114,9 @@ int machine_options_apply(const struct machine_options *o, bool incoming,
 	if (!ret && o->cpu && cpu_model_check(o->cpu, e) < 0)
 		ret = err_prefix(e, "--cpu");
 	if (!ret)
-		ret = check_serial(o->serial, e);
+		ret = check_serial("serial", o->serial, e);
+	if (!ret && o->console)
+		ret = check_console(o, e);
 	if (!ret)
 		ret = check_image("kernel", o->kernel, e);
 	if (!ret)
@@ -123,5 +145,7 @@ int machine_options_apply(const struct machine_options *o, bool incoming,
 	/* In the order the guest finds them: the first disk is its vda. */
 	if (add_disks(&o->disks, &config->vm, e) < 0)
 		return -e->code;
-	return add_nets(&o->nets, &config->vm, e);
+	if (add_nets(&o->nets, &config->vm, e) < 0)
+		return -e->code;
+	return add_others(o, &config->vm, e);
 }

@@ -13,6 +13,9 @@ struct machine_options {
 	uint64_t nr_cpus;
 	const char *cpu; /* model; NULL: host */
 	const char *serial;
+	const char *console; /* NULL: none */
+	bool balloon;
+	bool rng;
 	struct option_list disks;
 	struct option_list nets;
 	const char *qmp;

@@ -122,6 +122,35 @@ static json_t *cmd_announce_self(const struct qmp_target *t, json_t *args, struc
 	return done_or_null(ret);
 }
 
+static json_t *cmd_balloon(const struct qmp_target *t, json_t *args, struct err *e)
+{
+	json_int_t bytes = json_integer_value(json_object_get(args, "value"));
+
+	if (bytes <= 0) {
+		err_set(e, ERR_USAGE, EINVAL, "Parameter 'value' expects a size");
+		return NULL;
+	}
+	return done_or_null(t->ops->balloon_set(t->ctx, (uint64_t)bytes, e));
+}
+
+/* QEMU's member is `actual`; the statistics, which it hides in a QOM property, are ours to show. */
+static json_t *cmd_query_balloon(const struct qmp_target *t, json_t *args, struct err *e)
+{
+	struct balloon_stats stats;
+	uint64_t bytes;
+	json_t *said;
+
+	(void)args;
+	if (t->ops->balloon_query(t->ctx, &bytes, &stats, e) < 0)
+		return NULL;
+	said = json_object();
+	for (uint32_t i = 0; i < BALLOON_NR_STATS; i++)
+		if (stats.value[i] != UINT64_MAX)
+			json_object_set_new(said, balloon_stat_name(i),
+					    json_integer((json_int_t)stats.value[i]));
+	return json_pack("{s:I,s:o}", "actual", (json_int_t)bytes, "x-godwit-stats", said);
+}
+
 static json_t *cmd_guest_memory(const struct qmp_target *t, json_t *args, struct err *e)
 {
 	struct guest_memory_view view = {.fd = -1};
@@ -165,6 +194,8 @@ static const struct qmp_arg announce_args[] = {{"initial", QMP_INT, true},
 					       {"step", QMP_INT, true},
 					       {NULL, QMP_INT, true}};
 
+static const struct qmp_arg balloon_args[] = {{"value", QMP_INT, false}, {NULL, QMP_INT, true}};
+
 static const struct qmp_arg cont_args[] = {{"x-godwit-force", QMP_BOOL, true},
 					   {NULL, QMP_INT, true}};
 
@@ -180,6 +211,8 @@ const struct qmp_command qmp_machine_commands[] = {
 	{"system_reset", cmd_system_reset, NULL},
 	{"system_powerdown", cmd_system_powerdown, NULL},
 	{"announce-self", cmd_announce_self, announce_args},
+	{"balloon", cmd_balloon, balloon_args},
+	{"query-balloon", cmd_query_balloon, NULL},
 	{"x-godwit-guest-memory", cmd_guest_memory, NULL},
 	{"x-godwit-guest-blackout", cmd_guest_blackout, NULL},
 	{"x-godwit-host-notes", cmd_host_notes, NULL},

@@ -12,6 +12,7 @@
 #include "migration/report.h"
 #include "vmm/base/err.h"
 #include "vmm/mem.h"
+#include "vmm/virtio/balloon.h"
 #include "vmm/vm.h"
 
 /* How a process on this host reads the guest's memory: /proc/PID/fd/FD, offset = gpa. */
@@ -33,6 +34,10 @@ struct qmp_target_ops {
 	void (*quit)(void *ctx);
 	/* Tell the guest's networks where it is. */
 	int (*announce)(void *ctx, const struct announce_params *p, struct err *e);
+
+	int (*balloon_set)(void *ctx, uint64_t bytes, struct err *e);
+	int (*balloon_query)(void *ctx, uint64_t *bytes, struct balloon_stats *stats,
+			     struct err *e);
 
 	uint32_t (*nr_cpus)(void *ctx); /* 0: there is no machine yet */
 	pid_t (*cpu_tid)(void *ctx, uint32_t cpu);

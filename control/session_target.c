@@ -144,6 +144,22 @@ static int op_announce(void *ctx, const struct announce_params *p, struct err *e
 	return ret;
 }
 
+static int op_balloon_set(void *ctx, uint64_t bytes, struct err *e)
+{
+	struct session *s = ctx;
+	int ret = need_vm(s, e);
+
+	return ret < 0 ? ret : vm_balloon_set(s->vm, bytes, e);
+}
+
+static int op_balloon_query(void *ctx, uint64_t *bytes, struct balloon_stats *stats, struct err *e)
+{
+	struct session *s = ctx;
+	int ret = need_vm(s, e);
+
+	return ret < 0 ? ret : vm_balloon_query(s->vm, bytes, stats, e);
+}
+
 static uint32_t op_nr_cpus(void *ctx)
 {
 	struct session *s = ctx;
@@ -249,6 +265,8 @@ const struct qmp_target_ops session_qmp_ops = {
 	.powerdown = op_powerdown,
 	.quit = op_quit,
 	.announce = op_announce,
+	.balloon_set = op_balloon_set,
+	.balloon_query = op_balloon_query,
 	.nr_cpus = op_nr_cpus,
 	.cpu_tid = op_cpu_tid,
 	.guest_memory = op_guest_memory,

@@ -99,6 +99,13 @@ void vm_announce(struct vm *vm, const struct announce_params *p);
 /* Press the power button (ACPI); the guest decides what to do. */
 void vm_powerdown(struct vm *vm);
 
+/* The balloon: leave the guest @bytes of its memory, as far as it can; and what it has now, with
+ * what it says about it. ERR_STATE without a balloon, or while the guest changes hosts. Any thread.
+ */
+struct balloon_stats;
+int vm_balloon_set(struct vm *vm, uint64_t bytes, struct err *e);
+int vm_balloon_query(struct vm *vm, uint64_t *bytes, struct balloon_stats *stats, struct err *e);
+
 /* After vm_pause no vCPU executes and no device thread touches memory. Idempotent. */
 int vm_pause(struct vm *vm, struct err *e);
 int vm_resume(struct vm *vm, struct err *e);

@@ -8,8 +8,10 @@
 
 #include "vmm/dev/devices.h"
 #include "vmm/dev/serial_backend.h"
+#include "vmm/virtio/kinds.h"
+#include "vmm/virtio/mmio.h"
 
-#define NR_DEVICES   9
+#define NR_PLATFORM  9
 #define MEMORY_BYTES (64ull << 20)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
@@ -39,6 +41,26 @@ static int two_cpus_fw_cfg_new(const struct machine *m, struct device **out, str
 	return fw_cfg_new(m, 2, out, e);
 }
 
+/* One line a kind. */
+static const struct virtio_spec virtio[] = {
+	{.type = "virtio-rng"},
+	{.type = "virtio-console"},
+	{.type = "virtio-balloon"},
+};
+
+#define NR_DEVICES (NR_PLATFORM + sizeof(virtio) / sizeof(virtio[0]))
+
+static struct device *new_virtio(const struct machine *m, const struct virtio_spec *spec)
+{
+	struct virtio_kind *kind;
+	struct device *d = NULL;
+	struct err e = ERR_INIT;
+
+	must(!virtio_kind_new(spec, 0, &kind, &e));
+	must(!virtio_mmio_new(m, kind, 0, 0, NULL, &d, &e));
+	return d;
+}
+
 static struct device *new_device(const struct machine *m, uint32_t which)
 {
 	static int (*const constructors[])(const struct machine *, struct device **,
@@ -54,6 +76,8 @@ static struct device *new_device(const struct machine *m, uint32_t which)
 	struct device *d = NULL;
 	struct err e = ERR_INIT;
 
+	if (which >= NR_PLATFORM)
+		return new_virtio(m, &virtio[which - NR_PLATFORM]);
 	if (which) {
 		must(!constructors[which - 1](m, &d, &e));
 		return d;

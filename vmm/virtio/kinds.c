@@ -12,6 +12,8 @@ static const struct {
 	bool back_end_travels;
 } kinds[] = {
 	{"virtio-rng", virtio_rng_new, false},
+	{"virtio-console", virtio_console_new, false},
+	{"virtio-balloon", virtio_balloon_new, false},
 	{"virtio-net", virtio_net_new, true},
 	/* The peer must not choose which file here is written. */
 	{VIRTIO_BLK_TYPE, virtio_blk_new, false},

@@ -13,6 +13,12 @@ int virtio_kind_new(const struct virtio_spec *spec, uint32_t instance, struct vi
  * bridge)? Not so a terminal or a socket of the source's host. */
 bool virtio_kind_back_end_travels(const char *type);
 
-/* rng: no argument. */
+/* No argument. */
 int virtio_rng_new(const char *spec, uint32_t instance, const struct virtio_face *face,
 		   struct virtio_kind **out, struct err *e);
+/* Where it leads to, as in vm_config.serial; nothing is null. */
+int virtio_console_new(const char *spec, uint32_t instance, const struct virtio_face *face,
+		       struct virtio_kind **out, struct err *e);
+/* No argument; at most one. See vmm/virtio/balloon.h. */
+int virtio_balloon_new(const char *spec, uint32_t instance, const struct virtio_face *face,
+		       struct virtio_kind **out, struct err *e);

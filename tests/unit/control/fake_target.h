@@ -16,6 +16,7 @@ struct fake_target {
 	unsigned int nr_quits, nr_cancels, nr_resets, nr_powerdowns, nr_forced;
 	char uri[200];
 	struct announce_params announced;
+	uint64_t balloon_bytes;
 	bool refuse; /* every verb fails */
 };
 
@@ -76,6 +77,25 @@ static inline int fake_announce(void *ctx, const struct announce_params *p, stru
 	struct fake_target *f = ctx;
 
 	f->announced = *p;
+	return fake_refuses(f, e);
+}
+
+static inline int fake_balloon_set(void *ctx, uint64_t bytes, struct err *e)
+{
+	struct fake_target *f = ctx;
+
+	f->balloon_bytes = bytes;
+	return fake_refuses(f, e);
+}
+
+static inline int fake_balloon_query(void *ctx, uint64_t *bytes, struct balloon_stats *stats,
+				     struct err *e)
+{
+	struct fake_target *f = ctx;
+
+	*bytes = f->balloon_bytes;
+	memset(stats, 0xff, sizeof(*stats));
+	stats->value[0] = 7;
 	return fake_refuses(f, e);
 }
 
@@ -163,6 +183,8 @@ static const struct qmp_target_ops fake_ops = {
 	.powerdown = fake_powerdown,
 	.quit = fake_quit,
 	.announce = fake_announce,
+	.balloon_set = fake_balloon_set,
+	.balloon_query = fake_balloon_query,
 	.nr_cpus = fake_nr_cpus,
 	.cpu_tid = fake_cpu_tid,
 	.guest_memory = fake_guest_memory,

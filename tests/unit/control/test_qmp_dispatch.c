@@ -228,11 +228,25 @@ static void test_announce_self(void **state)
 	expect_error("{\"execute\":\"announce-self\"}", "GenericError", "the fake refuses");
 }
 
+static void test_balloon(void **state)
+{
+	(void)state;
+	expect_done("{\"execute\":\"balloon\",\"arguments\":{\"value\":268435456}}");
+	expect("{\"execute\":\"query-balloon\"}",
+	       "{\"return\":{\"actual\":268435456,\"x-godwit-stats\":{\"stat-swap-in\":7}}}");
+	expect_error("{\"execute\":\"balloon\",\"arguments\":{\"value\":0}}", "GenericError",
+		     "Parameter 'value' expects a size");
+	expect_error("{\"execute\":\"balloon\"}", "GenericError", "Parameter 'value' is missing");
+	fake.refuse = true;
+	expect_error("{\"execute\":\"query-balloon\"}", "GenericError", "the fake refuses");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(test_negotiation, setup),
 		cmocka_unit_test_setup(test_announce_self, setup),
+		cmocka_unit_test_setup(test_balloon, setup),
 		cmocka_unit_test_setup(test_envelope, setup),
 		cmocka_unit_test_setup(test_broken_json_is_an_error, setup),
 		cmocka_unit_test_setup(test_any_id_comes_back, setup),
