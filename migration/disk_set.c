@@ -31,15 +31,16 @@ int disk_set_parse(const char *copy, uint64_t *mask, struct err *e)
 
 int disk_set_init(struct disk_set *set, struct vm *vm, const char *copy, struct err *e)
 {
+	uint32_t nr = vm_nr_disks(vm);
 	uint64_t mask = 0;
 
 	if (disk_set_parse(copy, &mask, e) < 0)
 		return -e->code;
-	*set = (struct disk_set){.nr = vm_nr_disks(vm)};
-	if (mask != UINT64_MAX && mask >> set->nr)
+	if (mask != UINT64_MAX && mask >> nr)
 		return err_set(e, ERR_USAGE, EINVAL,
 			       "disks to copy: '%.60s', but the guest has %u (the first is 0)",
-			       copy, set->nr);
+			       copy, nr);
+	*set = (struct disk_set){.nr = nr};
 	for (uint32_t i = 0; i < set->nr; i++) {
 		set->at[i].disk = vm_disk(vm, i);
 		set->at[i].copy = mask >> i & 1;

@@ -10,6 +10,17 @@
  * leaves less than half of what it found; a rest of this size may go along with the rounds. */
 #define REST_BYTES (8ull << 20)
 
+int source_look_at_disks(struct migration_source *s, struct err *e)
+{
+	if (disk_set_init(&s->disks, s->vm, s->params.copy_disks, e) < 0)
+		return -e->code;
+	/* If the guest came from a side that had not let go at the time: a destination knows a
+	 * shared image by its gate being held. If that side still holds it, offering says so. */
+	for (uint32_t i = 0; i < s->disks.nr; i++)
+		(void)disk_settle(s->disks.at[i].disk);
+	return 0;
+}
+
 int source_open_disks(struct migration_source *s, struct err *e)
 {
 	struct disk_sender_config config = {.set = &s->disks,

@@ -97,8 +97,10 @@ int source_commit(struct migration_source *s, struct err *e);
 int source_connect_channel(struct migration_source *s, uint32_t index, bool disks,
 			   struct link **out, struct err *e);
 
-/* source_disks.c; each does nothing for a guest without disks. open and close belong to describe;
- * between them collect, begin and finish (migration/disk_sender.h), beside memory's rounds. */
+/* source_disks.c; each does nothing for a guest without disks. look_at, open and close belong to
+ * describe; between them collect, begin and finish (migration/disk_sender.h), beside memory's
+ * rounds. */
+int source_look_at_disks(struct migration_source *s, struct err *e);
 int source_open_disks(struct migration_source *s, struct err *e);
 void source_close_disks(struct migration_source *s);
 uint64_t source_collect_disks(struct migration_source *s);

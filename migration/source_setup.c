@@ -253,7 +253,7 @@ static int open_channel(struct migration_source *s, uint32_t index, struct err *
 				       .pin_bytes = s->pin_bytes / s->params.nr_channels};
 	struct pagechan *chan;
 	struct sender *sender;
-	struct link *link;
+	struct link *link = NULL;
 
 	if (source_connect_channel(s, index, false, &link, e) < 0)
 		return -e->code;
@@ -281,7 +281,7 @@ static int describe(struct migration_source *s, struct err *e)
 
 int source_describe(struct migration_source *s, struct err *e)
 {
-	int ret = disk_set_init(&s->disks, s->vm, s->params.copy_disks, e);
+	int ret = source_look_at_disks(s, e);
 
 	if (ret == 0)
 		ret = describe(s, e);

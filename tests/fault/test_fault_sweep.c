@@ -207,10 +207,10 @@ static void fail_named(const struct sides *s, struct vm **vm, struct fault *vict
 static void every_named_step(void **state)
 {
 	static const char *const source_names[] = {
-		"src.negotiate", "src.describe",  "src.image", "src.channel", "src.track",
-		"src.precopy",   "src.round",     "src.send",  "src.barrier", "src.pause",
-		"src.capture",   "src.final_ram", "src.state", "src.verify",  "src.ready",
-		"src.commit",    "src.committed"};
+		"src.negotiate", "src.describe", "src.image",     "src.channel",  "src.track",
+		"src.disks",     "src.precopy",  "src.round",     "src.send",     "src.barrier",
+		"src.pause",     "src.capture",  "src.final_ram", "src.offer",    "src.state",
+		"src.verify",    "src.ready",    "src.commit",    "src.committed"};
 	static const char *const destination_names[] = {
 		"dst.accept",   "dst.negotiate", "dst.describe", "dst.image",
 		"dst.channels", "dst.channel",   "dst.batch",    "dst.receive",

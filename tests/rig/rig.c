@@ -74,6 +74,16 @@ void rig_await_workload(struct vm *vm)
 	}
 }
 
+static void add_disks(struct vm_config *config, const char *const *disks)
+{
+	for (uint32_t i = 0; i < RIG_MAX_DISKS && disks[i]; i++) {
+		struct virtio_spec *spec = &config->virtio[config->nr_virtio++];
+
+		snprintf(spec->type, sizeof(spec->type), "virtio-blk");
+		snprintf(spec->spec, sizeof(spec->spec), "%s", disks[i]);
+	}
+}
+
 struct vm *rig_boot(const struct rig_guest *guest)
 {
 	static const struct rig_guest small = {.memory_bytes = 64 << 20, .nr_cpus = 1};
@@ -90,6 +100,7 @@ struct vm *rig_boot(const struct rig_guest *guest)
 	struct err e = ERR_INIT;
 	struct vm *vm;
 
+	add_disks(&config, g->disks);
 	if (vm_new(&config, on_event, NULL, &vm, &e) < 0 || vm_boot(vm, &e) < 0 ||
 	    vm_resume(vm, &e) < 0)
 		fail_msg("booting the workload guest: %s", e.msg);
@@ -106,7 +117,12 @@ void rig_migration_init(struct rig_migration *m)
 
 static int build_as_described(void *ctx, struct vm_config *config, struct vm **vm, struct err *e)
 {
-	(void)ctx;
+	struct rig_migration *m = ctx;
+	struct vm_config here = {.nr_virtio = 0};
+
+	add_disks(&here, m->disks);
+	if (vm_config_take_back_ends(config, &here, e) < 0)
+		return -e->code;
 	config->serial = getenv("RIG_SERIAL");
 	return vm_new(config, on_event, NULL, vm, e);
 }
@@ -116,7 +132,7 @@ static struct migration_destination *start_destination(struct link_listener *lis
 {
 	struct migration_destination_config config = {.build = m->build ? m->build
 									: build_as_described,
-						      .build_ctx = m->ctx,
+						      .build_ctx = m->build ? m->ctx : m,
 						      .fault = m->destination_fault,
 						      .rdma_pin_bytes = m->params.rdma_pin_bytes,
 						      .rdma_fallback = m->params.rdma_fallback,

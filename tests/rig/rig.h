@@ -16,14 +16,17 @@
 /* Skip the running test, loudly, when this host has no usable KVM. */
 void rig_need_kvm(void);
 
+#define RIG_MAX_DISKS 4
+
 struct rig_guest {
 	uint64_t memory_bytes;
 	uint32_t nr_cpus;
 	const char *append; /* for the workload guest; NULL: a small default */
 	const char *kernel; /* NULL: rig_workload_path() */
 	const char *initrd;
-	bool nested;     /* it is a hypervisor */
-	const char *cpu; /* model; NULL: host */
+	bool nested;                      /* it is a hypervisor */
+	const char *cpu;                  /* model; NULL: host */
+	const char *disks[RIG_MAX_DISKS]; /* as for --disk; NULL ends them */
 };
 
 /* Boot it and wait until the workload runs. NULL: 64 MiB, one vCPU, defaults. */
@@ -45,6 +48,7 @@ struct rig_migration {
 	/* Called while the migration is under way, may be NULL. */
 	void (*meanwhile)(struct migration_source *s, struct migration_destination *d, void *ctx);
 	void *ctx;
+	const char *disks[RIG_MAX_DISKS]; /* where they are at the destination */
 	/* Results. */
 	struct migration_report source;
 	struct migration_report destination;
