@@ -1,7 +1,6 @@
 #include "control/session.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -41,24 +40,9 @@ static void on_progress(uv_timer_t *timer)
 	s->config.observer.on_progress(s->config.observer.ctx, &report);
 }
 
-/* nohup(1) means it: a guest outlives the terminal it was started from. */
-static bool is_ignored(int signum)
-{
-	struct sigaction old;
-
-	return signum == SIGHUP && !sigaction(signum, NULL, &old) && old.sa_handler == SIG_IGN;
-}
-
 static void start_watching(struct session *s)
 {
-	static const int signums[SESSION_NR_SIGNALS] = {SIGINT, SIGTERM, SIGHUP};
-
-	for (int i = 0; i < SESSION_NR_SIGNALS; i++) {
-		uv_signal_init(&s->loop, &s->signals[i]);
-		s->signals[i].data = s;
-		if (!is_ignored(signums[i]))
-			uv_signal_start(&s->signals[i], on_signal, signums[i]);
-	}
+	ending_signals_watch(&s->signals, &s->loop, on_signal, s);
 	uv_timer_init(&s->loop, &s->progress);
 	s->progress.data = s;
 	if (s->config.observer.on_progress)
@@ -167,8 +151,7 @@ void session_free(struct session *s)
 	if (s->mailbox)
 		mailbox_close(s->mailbox);
 	qmp_server_close(s->qmp);
-	for (int i = 0; i < SESSION_NR_SIGNALS; i++)
-		uv_close((uv_handle_t *)&s->signals[i], NULL);
+	ending_signals_close(&s->signals);
 	uv_close((uv_handle_t *)&s->progress, NULL);
 	uv_run(&s->loop, UV_RUN_DEFAULT);
 	uv_loop_close(&s->loop);

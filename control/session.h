@@ -27,6 +27,7 @@ struct session_config {
 	struct vm_config vm;     /* with incoming, a memory_bytes or nr_cpus of 0 accepts any */
 	const char *qmp;         /* unix:PATH[,server=off]; NULL: none */
 	const char *incoming;    /* NULL: boot; "defer": wait for migrate-incoming; or a URI */
+	int handed_fd;           /* connections to @incoming come over this; 0: listen there */
 	const char *tracker;     /* dirty tracker of outgoing migrations; NULL: the default */
 	bool paused;             /* do not start the guest */
 	uint64_t rdma_pin_bytes; /* of migrations in both directions; 0: the default */

@@ -177,7 +177,9 @@ int session_listen(struct session *s, const char *uri_text, struct err *e)
 				       ? "The incoming migration has already been started"
 				       : "'--incoming' was not specified on the command line");
 	ret = uri_parse(uri_text, &uri, e);
-	if (!ret)
+	if (!ret && s->config.handed_fd)
+		ret = link_listen_handed(s->config.handed_fd, uri_text, &s->listener, e);
+	else if (!ret)
 		ret = link_listen(&uri, &s->listener, e);
 	if (ret < 0)
 		return ret;

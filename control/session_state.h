@@ -4,13 +4,12 @@
 #include <pthread.h>
 #include <uv.h>
 
+#include "control/ending_signals.h"
 #include "control/mailbox.h"
 #include "control/migration_settings.h"
 #include "control/qmp_server.h"
 #include "control/session.h"
 #include "migration/migration.h"
-
-#define SESSION_NR_SIGNALS 3
 
 struct session {
 	/* Immutable after new. */
@@ -19,7 +18,7 @@ struct session {
 
 	/* Owned by the loop thread. */
 	uv_loop_t loop;
-	uv_signal_t signals[SESSION_NR_SIGNALS];
+	struct ending_signals signals;
 	uv_timer_t progress;
 	struct qmp_server *qmp;
 	struct vm *vm; /* NULL until an incoming one has arrived */

@@ -70,9 +70,12 @@ struct process *process_start(const char *const argv[], int inherited_fd)
 
 const char *process_output(struct process *p)
 {
-	off_t len = lseek(p->log, 0, SEEK_END);
+	off_t len;
 	ssize_t nr;
 
+	if (!p)
+		return "nothing that we can hear";
+	len = lseek(p->log, 0, SEEK_END);
 	free(p->output);
 	p->output = calloc(1, (size_t)len + 1);
 	assert_non_null(p->output);

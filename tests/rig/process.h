@@ -15,7 +15,8 @@ struct process;
  * input. @inherited_fd keeps its number in the process; -1: none. */
 struct process *process_start(const char *const argv[], int inherited_fd);
 
-/* Everything it has said so far, on both standard outputs; valid until the next call. */
+/* Everything it has said so far, on both standard outputs; valid until the next call. NULL is
+ * allowed: somebody else's process. */
 const char *process_output(struct process *p);
 
 /* Wait for a whole line that begins with @prefix; what follows the prefix in @rest. */

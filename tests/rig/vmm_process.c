@@ -174,6 +174,13 @@ void vmm_process_receive(struct vmm_process *v, const char *points)
 	process_await_line(v->process, "waiting for a guest at ", v->uri, sizeof(v->uri));
 }
 
+void vmm_process_attach(struct vmm_process *v, const char *qmp_path)
+{
+	init(v);
+	snprintf(v->qmp_path, sizeof(v->qmp_path), "%s", qmp_path);
+	open_qmp(v);
+}
+
 void vmm_process_await(struct vmm_process *v, const char *point)
 {
 	struct pollfd said = {.fd = v->hold, .events = POLLIN};
@@ -247,7 +254,8 @@ void vmm_process_end(struct vmm_process *v)
 	if (v->qmp) {
 		json_decref(vmm_process_call(v, "quit", NULL, NULL));
 		qmp_client_close(v->qmp);
-		process_wait(v->process);
+		if (v->process)
+			process_wait(v->process);
 	}
 	process_free(v->process);
 	if (v->hold >= 0)

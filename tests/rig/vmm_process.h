@@ -11,8 +11,8 @@
 #include "tests/rig/process.h"
 
 struct vmm_process {
-	struct process *process;
-	struct qmp_client *qmp; /* NULL once it has been killed */
+	struct process *process; /* NULL: somebody else has started it */
+	struct qmp_client *qmp;  /* NULL once it has been killed */
 	char qmp_path[100];
 	char uri[400]; /* where a destination listens */
 	int hold;      /* our end of the line to a held VMM; -1: none */
@@ -25,6 +25,9 @@ void vmm_process_run_workload(struct vmm_process *v, const char *points, const c
 
 /* Listen for a guest. */
 void vmm_process_receive(struct vmm_process *v, const char *points);
+
+/* One that somebody else has started, by its QMP socket. */
+void vmm_process_attach(struct vmm_process *v, const char *qmp_path);
 
 /* Wait until it has stopped at @point; let it go on to the next one, or past all that come. */
 void vmm_process_await(struct vmm_process *v, const char *point);

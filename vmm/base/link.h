@@ -86,9 +86,18 @@ uint64_t link_received_bytes(const struct link *l);
 /* Listen at @uri: port 0 picks one; a stale unix socket that nobody serves is replaced. */
 int link_listen(const struct uri *uri, struct link_listener **out, struct err *e);
 
+/* Connections come over @end (vmm/base/handover.h) from a process that listens at @address. The
+ * listener owns @end from here on, also on failure. */
+int link_listen_handed(int end, const char *address, struct link_listener **out, struct err *e);
+
 /* @beside (may be NULL): a connection of the one we wait for; if that ends, nobody will come. */
 int link_accept(struct link_listener *ll, const struct link *beside, uint64_t timeout_ns,
 		const struct cancel *cancel, struct link **out, struct err *e);
+
+/* Without waiting, for event loops: the descriptor of a connection, or -EAGAIN (@e untouched) when
+ * there is none now. link_listener_fd() is readable when it is worth a try. */
+int link_accept_fd(struct link_listener *ll, struct err *e);
+int link_listener_fd(const struct link_listener *ll);
 
 /* The address actually bound, as a URI that link_connect() takes. */
 const char *link_listener_address(const struct link_listener *ll);

@@ -13,10 +13,12 @@
 
 #include <netinet/in.h>
 
+#include "vmm/base/handover.h"
 #include "vmm/base/link.h"
 
 struct link_listener {
 	int fd;
+	bool handed; /* connections come from another process, which has the address */
 	struct uri uri;
 	char address[512];
 };
@@ -195,6 +197,36 @@ int link_listen(const struct uri *uri, struct link_listener **out, struct err *e
 	return 0;
 }
 
+int link_listen_handed(int end, const char *address, struct link_listener **out, struct err *e)
+{
+	struct link_listener *ll = calloc(1, sizeof(*ll));
+
+	if (!ll) {
+		close(end);
+		return err_set(e, ERR_SYS, ENOMEM, "out of memory for a listener");
+	}
+	ll->fd = end;
+	ll->handed = true;
+	strncpy(ll->address, address, sizeof(ll->address) - 1);
+	fcntl(end, F_SETFD, FD_CLOEXEC);
+	*out = ll;
+	return 0;
+}
+
+int link_accept_fd(struct link_listener *ll, struct err *e)
+{
+	int fd;
+
+	if (ll->handed)
+		return handover_take(ll->fd, e);
+	fd = accept4(ll->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (fd >= 0)
+		return fd;
+	if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED)
+		return -EAGAIN;
+	return err_sys(e, "accept at %s", ll->address);
+}
+
 int link_accept(struct link_listener *ll, const struct link *beside, uint64_t timeout_ns,
 		const struct cancel *cancel, struct link **out, struct err *e)
 {
@@ -203,12 +235,17 @@ int link_accept(struct link_listener *ll, const struct link *beside, uint64_t ti
 
 		if (link_poll_beside(ll->fd, POLLIN, beside, cancel, timeout_ns, e) < 0)
 			return err_prefix(e, "waiting for a connection at %s", ll->address);
-		fd = accept4(ll->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+		fd = link_accept_fd(ll, e);
 		if (fd >= 0)
 			return link_from_fd(fd, cancel, out, e);
-		if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
-			return err_sys(e, "accept at %s", ll->address);
+		if (fd != -EAGAIN)
+			return fd;
 	}
+}
+
+int link_listener_fd(const struct link_listener *ll)
+{
+	return ll->fd;
 }
 
 const char *link_listener_address(const struct link_listener *ll)
@@ -221,7 +258,7 @@ void link_listener_free(struct link_listener *ll)
 	if (!ll)
 		return;
 	close(ll->fd);
-	if (ll->uri.scheme == URI_UNIX)
+	if (!ll->handed && ll->uri.scheme == URI_UNIX)
 		unlink(ll->uri.path);
 	free(ll);
 }
