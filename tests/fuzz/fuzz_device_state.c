@@ -6,10 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/fuzz/virtio_bench.h"
 #include "vmm/dev/devices.h"
 #include "vmm/dev/serial_backend.h"
-#include "vmm/virtio/kinds.h"
-#include "vmm/virtio/mmio.h"
 
 #define NR_PLATFORM  9
 #define MEMORY_BYTES (64ull << 20)
@@ -30,38 +29,15 @@ static void request(void *ctx, enum machine_request what, int code)
 	(void)code;
 }
 
-static void must(bool ok)
-{
-	if (!ok)
-		abort();
-}
-
 static int two_cpus_fw_cfg_new(const struct machine *m, struct device **out, struct err *e)
 {
 	return fw_cfg_new(m, 2, out, e);
 }
 
-/* One line a kind. */
-static const struct virtio_spec virtio[] = {
-	{.type = "virtio-rng"},
-	{.type = "virtio-console"},
-	{.type = "virtio-balloon"},
-};
+#define NR_DEVICES (NR_PLATFORM + BENCH_NR_KINDS)
 
-#define NR_DEVICES (NR_PLATFORM + sizeof(virtio) / sizeof(virtio[0]))
-
-static struct device *new_virtio(const struct machine *m, const struct virtio_spec *spec)
-{
-	struct virtio_kind *kind;
-	struct device *d = NULL;
-	struct err e = ERR_INIT;
-
-	must(!virtio_kind_new(spec, 0, &kind, &e));
-	must(!virtio_mmio_new(m, kind, 0, 0, NULL, &d, &e));
-	return d;
-}
-
-static struct device *new_device(const struct machine *m, uint32_t which)
+static struct device *new_device(const struct machine *m, const struct bench_back_ends *ends,
+				 uint32_t which)
 {
 	static int (*const constructors[])(const struct machine *, struct device **,
 					   struct err *) = {rtc_new,
@@ -77,7 +53,7 @@ static struct device *new_device(const struct machine *m, uint32_t which)
 	struct err e = ERR_INIT;
 
 	if (which >= NR_PLATFORM)
-		return new_virtio(m, &virtio[which - NR_PLATFORM]);
+		return bench_device_new(m, ends, which - NR_PLATFORM);
 	if (which) {
 		must(!constructors[which - 1](m, &d, &e));
 		return d;
@@ -154,6 +130,7 @@ static void try_load(struct device *d, struct bus *bus, const uint8_t *data, siz
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
 	struct machine m = {.set_irq = set_irq, .request = request};
+	struct bench_back_ends ends;
 	struct device *d;
 	struct err e = ERR_INIT;
 
@@ -161,9 +138,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 		return 0;
 	must(!bus_new(&m.bus, &e));
 	must(!guest_mem_new(MEMORY_BYTES, &m.mem, &e));
-	d = new_device(&m, data[0] % NR_DEVICES);
+	bench_open_back_ends(&ends);
+	d = new_device(&m, &ends, data[0] % NR_DEVICES);
 	try_load(d, m.bus, data + 1, len - 1);
 	d->ops->free(d);
+	bench_close_back_ends(&ends);
 	bus_free(m.bus);
 	guest_mem_free(m.mem);
 	return 0;

@@ -7,36 +7,23 @@
  * what memory holds from WINDOW on, where every ring lies: descriptors, indices, buffers and
  * control commands all come from the input. Every queue is kicked, before and after a pause.
  */
-#include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <linux/virtio_mmio.h>
 #include <linux/virtio_net.h>
 
+#include "tests/fuzz/virtio_bench.h"
 #include "vmm/net/virtio_net.h"
-#include "vmm/virtio/mmio.h"
 
-#define MEMORY_BYTES (4ull << 20)
 #define WINDOW       0x10000u
 #define WINDOW_BYTES 0x10000u
 #define QUEUE_SIZE   16u
-#define NR_QUEUES    3u
 #define NR_FRAMES    5
 #define BIT(name)    VIRTIO_BIT(VIRTIO_NET_F_##name)
 #define STATE_CHOICE 0x80
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
-
-struct card {
-	struct machine m;
-	struct device *d;
-	int cable;
-	int near;
-};
 
 static const uint64_t choices[] = {
 	BIT(MRG_RXBUF),
@@ -48,45 +35,6 @@ static const uint64_t choices[] = {
 	VIRTIO_BIT(VIRTIO_RING_F_EVENT_IDX) | VIRTIO_BIT(VIRTIO_RING_F_INDIRECT_DESC),
 };
 
-static void set_irq(void *ctx, uint32_t gsi, bool level)
-{
-	(void)ctx;
-	(void)gsi;
-	(void)level;
-}
-
-static void must(bool ok)
-{
-	if (!ok)
-		abort();
-}
-
-static void card_init(struct card *c)
-{
-	struct virtio_kind *kind;
-	struct err e = ERR_INIT;
-	char spec[60];
-	int ends[2];
-
-	*c = (struct card){.m = {.set_irq = set_irq}};
-	must(!bus_new(&c->m.bus, &e) && !guest_mem_new(MEMORY_BYTES, &c->m.mem, &e));
-	must(!socketpair(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK, 0, ends));
-	c->near = ends[0];
-	c->cable = ends[1];
-	snprintf(spec, sizeof(spec), "fd:%d,mac=52:54:00:00:00:01", c->near);
-	must(!virtio_net_new(spec, 0, NULL, &kind, &e));
-	must(!virtio_mmio_new(&c->m, kind, 0, 0, NULL, &c->d, &e));
-}
-
-static void card_fini(struct card *c)
-{
-	c->d->ops->free(c->d);
-	close(c->cable);
-	close(c->near);
-	bus_free(c->m.bus);
-	guest_mem_free(c->m.mem);
-}
-
 /* ---- A hostile state ---- */
 
 static bool same(const struct buf *a, const struct buf *b)
@@ -94,9 +42,9 @@ static bool same(const struct buf *a, const struct buf *b)
 	return a->len == b->len && !memcmp(a->data, b->data, a->len);
 }
 
-static void try_state(struct card *c, const uint8_t *data, size_t len)
+static void try_state(const struct bench *b, const uint8_t *data, size_t len)
 {
-	struct virtio_kind *k = virtio_mmio_kind(c->d);
+	struct virtio_kind *k = b->kind;
 	struct buf before = BUF_INIT;
 	struct buf after = BUF_INIT;
 	struct err e = ERR_INIT;
@@ -116,97 +64,70 @@ static void try_state(struct card *c, const uint8_t *data, size_t len)
 
 /* ---- A hostile driver ---- */
 
-static void set_reg(struct card *c, uint32_t offset, uint32_t value)
+static void start(const struct bench *b, uint8_t choice)
 {
-	bus_write(c->m.bus, BUS_MMIO, virtio_mmio_base(0) + offset, &value, sizeof(value));
-}
-
-/* Close together, so that a short input reaches all of them. */
-static void set_up_queue(struct card *c, uint32_t i)
-{
-	uint32_t rings = WINDOW + i * 0x200;
-
-	set_reg(c, VIRTIO_MMIO_QUEUE_SEL, i);
-	set_reg(c, VIRTIO_MMIO_QUEUE_NUM, QUEUE_SIZE);
-	set_reg(c, VIRTIO_MMIO_QUEUE_AVAIL_LOW, rings);
-	set_reg(c, VIRTIO_MMIO_QUEUE_DESC_LOW, rings + 0x40);
-	set_reg(c, VIRTIO_MMIO_QUEUE_USED_LOW, rings + 0x140 + 0x1000);
-	set_reg(c, VIRTIO_MMIO_QUEUE_READY, 1);
-}
-
-static void start(struct card *c, uint8_t choice)
-{
-	uint64_t features = VIRTIO_BIT(VIRTIO_F_VERSION_1);
+	uint64_t features = 0;
 
 	for (size_t i = 0; i < sizeof(choices) / sizeof(choices[0]); i++)
 		if (choice >> i & 1)
 			features |= choices[i];
-	set_reg(c, VIRTIO_MMIO_STATUS, VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER);
-	for (uint32_t i = 0; i < 2; i++) {
-		set_reg(c, VIRTIO_MMIO_DRIVER_FEATURES_SEL, i);
-		set_reg(c, VIRTIO_MMIO_DRIVER_FEATURES, (uint32_t)(features >> 32 * i));
-	}
-	set_reg(c, VIRTIO_MMIO_STATUS, VIRTIO_CONFIG_S_FEATURES_OK);
-	for (uint32_t i = 0; i < NR_QUEUES; i++)
-		set_up_queue(c, i);
-	set_reg(c, VIRTIO_MMIO_STATUS, VIRTIO_CONFIG_S_DRIVER_OK);
+	bench_negotiate(b, features);
+	/* Close together, so that a short input reaches all of them. */
+	for (uint32_t i = 0; i < b->kind->nr_queues; i++)
+		bench_set_up_queue(b, i, QUEUE_SIZE, WINDOW + i * 0x200, 0x140 + 0x1000);
+	bench_set_reg(b, VIRTIO_MMIO_STATUS, VIRTIO_CONFIG_S_DRIVER_OK);
 }
 
-static void frames_come(const struct card *c, uint8_t length)
+static void frames_come(const struct bench *b, uint8_t length)
 {
 	static const uint8_t frame[65000] = {[12] = 0x52, 0x54, 0, 0, 0, 1};
 	ssize_t ignored;
 
 	for (int i = 0; i < NR_FRAMES; i++)
-		ignored = write(c->cable, frame, length * 250u + (unsigned)i);
+		ignored = write(b->ends.cable, frame, length * 250u + (unsigned)i);
 	(void)ignored;
 }
 
-static void kick_all(struct card *c)
-{
-	for (uint32_t i = 0; i < NR_QUEUES; i++)
-		set_reg(c, VIRTIO_MMIO_QUEUE_NOTIFY, i);
-}
-
-static void pause_and_go_on(struct card *c)
+static void pause_and_go_on(const struct bench *b)
 {
 	const struct announce_params once = {.rounds = 1};
 	struct err e = ERR_INIT;
 
-	must(!c->d->ops->quiesce(c->d, &e));
-	virtio_net_announce(virtio_mmio_kind(c->d), &once);
-	c->d->ops->unquiesce(c->d);
+	must(!b->d->ops->quiesce(b->d, &e));
+	virtio_net_announce(b->kind, &once);
+	b->d->ops->unquiesce(b->d);
 }
 
-static void drive(struct card *c, uint8_t choice, uint8_t length, const uint8_t *data, size_t len)
+static void drive(const struct bench *b, uint8_t choice, uint8_t length, const uint8_t *data,
+		  size_t len)
 {
 	static uint8_t out[70000];
 	struct err e = ERR_INIT;
 
-	must(!guest_mem_write(c->m.mem, WINDOW, data, len < WINDOW_BYTES ? len : WINDOW_BYTES, &e));
-	start(c, choice);
-	frames_come(c, length);
-	kick_all(c);
-	pause_and_go_on(c);
-	while (read(c->cable, out, sizeof(out)) > 0)
+	must(!guest_mem_write(b->m.mem, WINDOW, data, len < WINDOW_BYTES ? len : WINDOW_BYTES, &e));
+	start(b, choice);
+	frames_come(b, length);
+	bench_kick_all(b);
+	pause_and_go_on(b);
+	while (read(b->ends.cable, out, sizeof(out)) > 0)
 		;
-	frames_come(c, length);
-	kick_all(c);
-	pause_and_go_on(c);
-	set_reg(c, VIRTIO_MMIO_STATUS, 0);
+	frames_come(b, length);
+	bench_kick_all(b);
+	pause_and_go_on(b);
+	bench_set_reg(b, VIRTIO_MMIO_STATUS, 0);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
-	struct card c;
+	struct bench b;
 
 	if (len < 2)
 		return 0;
-	card_init(&c);
+	bench_init(&b, BENCH_NET);
 	if (data[0] & STATE_CHOICE)
-		try_state(&c, data + 1, len - 1);
+		try_state(&b, data + 1, len - 1);
 	else
-		drive(&c, data[0], data[1], data + 2, len - 2);
-	card_fini(&c);
+		drive(&b, data[0], data[1], data + 2, len - 2);
+	bench_fini(&b);
 	return 0;
 }
