@@ -197,14 +197,19 @@ static void arm_timer(struct hpet *h, uint64_t now)
 		      clock_now_ns() + (sleep_ns < MIN_SLEEP_NS ? MIN_SLEEP_NS : sleep_ns));
 }
 
+static void match_all(struct hpet *h, uint64_t now)
+{
+	for (uint32_t i = 0; h->enabled && i < NR_COMPARATORS; i++)
+		if (h->cmp[i].armed && has_passed(&h->cmp[i], now))
+			match(h, i, now);
+}
+
 /* Bring matches, lines and the timer up to date. */
 static void look(struct hpet *h)
 {
 	uint64_t now = ticks_now(h);
 
-	for (uint32_t i = 0; h->enabled && i < NR_COMPARATORS; i++)
-		if (h->cmp[i].armed && has_passed(&h->cmp[i], now))
-			match(h, i, now);
+	match_all(h, now);
 	update_lines(h);
 	arm_timer(h, now);
 }
@@ -293,6 +298,7 @@ static void write_register(struct hpet *h, uint64_t reg, uint64_t value, uint64_
 	struct comparator *c = comparator_at(h, reg);
 	uint64_t now = ticks_now(h);
 
+	match_all(h, now); /* what was due comes first, whether or not the timer has run by now */
 	if (c)
 		write_comparator(h, c, reg, value);
 	else if (reg == REG_STATUS)

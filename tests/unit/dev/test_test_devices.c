@@ -325,6 +325,26 @@ static void periodic_comparator_goes_on(void **state)
 	assert_true(value > reg(f, 0xf0, 8));
 }
 
+/* A match that was due is not lost because the counter stops before the timer has run. */
+static void stopping_the_counter_loses_no_match(void **state)
+{
+	struct fixture *x = *state;
+	struct fake_machine *f = &x->f;
+	uint64_t period = TICKS_PER_MS / 100;
+
+	for (int i = 0; i < 1000; i++) {
+		set_reg(f, 0xf0, 0, 8);
+		set_reg(f, CONFIG_OF(1), ENABLE | PERIODIC | SET_VALUE | ON_LINE(20), 4);
+		set_reg(f, VALUE_OF(1), period, 8);
+		set_reg(f, 0x10, 1, 4);
+		while (reg(f, 0xf0, 8) < period)
+			;
+		set_reg(f, 0x10, 0, 4);
+		assert_true(reg(f, VALUE_OF(1), 8) > reg(f, 0xf0, 8));
+		assert_true(fake_raised(f, 20) > i);
+	}
+}
+
 static void unwired_comparator_is_quiet(void **state)
 {
 	struct fixture *x = *state;
@@ -383,6 +403,7 @@ int main(void)
 		UNIT(edge_comparator_fires_once),
 		UNIT(level_comparator_holds_its_line),
 		UNIT(periodic_comparator_goes_on),
+		UNIT(stopping_the_counter_loses_no_match),
 		UNIT(unwired_comparator_is_quiet),
 		UNIT(hpet_moves_and_goes_on),
 	};
