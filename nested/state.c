@@ -6,6 +6,7 @@
 #include <sys/ioctl.h>
 
 #include "nested/vmcb.h"
+#include "nested/vmcs12.h"
 
 #define PAGE_MASK 0xfffull
 #define NO_PA     UINT64_MAX
@@ -44,15 +45,37 @@ static void keep_l1_registers(uint8_t *page)
 	memcpy(page, clean, sizeof(clean));
 }
 
+/*
+ * While L2 runs, KVM saves the CPU's guest-linear address, which tells of L0's last exit, not of
+ * L1's (sync_vmcs02_to_vmcs12). L1 is told another when L2 exits to it, so it is no state.
+ */
+static void forget_linear_address(struct nested_state *s)
+{
+	uint32_t revision;
+
+	memcpy(&revision, s->bytes + header_bytes, sizeof(revision));
+	if (revision == VMCS12_REVISION)
+		memset(s->bytes + header_bytes + VMCS12_GUEST_LINEAR_ADDRESS, 0, 8);
+}
+
+void nested_state_tidy(struct nested_state *s)
+{
+	if (!(s->kvm.flags & KVM_STATE_NESTED_GUEST_MODE) ||
+	    s->kvm.size < header_bytes + VMCB_BYTES)
+		return;
+	if (s->kvm.format == KVM_STATE_NESTED_FORMAT_SVM)
+		keep_l1_registers(s->bytes + header_bytes);
+	else
+		forget_linear_address(s);
+}
+
 int nested_state_save(int fd, struct nested_state *s, struct err *e)
 {
 	memset(s, 0, sizeof(*s));
 	s->kvm.size = sizeof(*s);
 	if (ioctl(fd, KVM_GET_NESTED_STATE, s) < 0)
 		return err_sys(e, "KVM_GET_NESTED_STATE");
-	if (s->kvm.format == KVM_STATE_NESTED_FORMAT_SVM &&
-	    s->kvm.size >= header_bytes + VMCB_BYTES)
-		keep_l1_registers(s->bytes + header_bytes);
+	nested_state_tidy(s);
 	return 0;
 }
 

@@ -31,6 +31,9 @@ static inline bool nested_state_is_none(const struct nested_state *s)
 	return s->kvm.size == 0;
 }
 
+/* Saved states are tidy: what KVM reports and does not take back is zero in them, so that equal
+ * states have equal bytes. */
+void nested_state_tidy(struct nested_state *s);
 int nested_state_save(int vcpu_fd, struct nested_state *s, struct err *e);
 int nested_state_load(int vcpu_fd, const struct nested_state *s, struct err *e);
 

@@ -6,13 +6,10 @@
 #include <string.h>
 
 #include "nested/vmcb.h"
+#include "nested/vmcs12.h"
 
-#define VMCS12_EPT_POINTER        120
-#define VMCS12_HOST_RIP           672
-#define VMCS12_ENTRY_INTR_INFO    788
-#define VMCS12_SECONDARY_CONTROLS 804
-#define SECONDARY_EPT             (1u << 1)
-#define NESTED_CTL_NPT            1u
+#define SECONDARY_EPT  (1u << 1)
+#define NESTED_CTL_NPT 1u
 
 static uint64_t u64_at(const struct nested_state *s, size_t offset)
 {

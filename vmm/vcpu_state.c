@@ -25,6 +25,7 @@ void vcpu_caps_init(int vm_fd, struct vcpu_caps *caps)
 		.xsave_bytes =
 			bytes > (int)VCPU_XSAVE_MIN_BYTES ? (uint32_t)bytes : VCPU_XSAVE_MIN_BYTES,
 		.sregs2 = kvm_check(vm_fd, KVM_CAP_SREGS2) > 0,
+		.xcrs = kvm_check(vm_fd, KVM_CAP_XCRS) > 0,
 		.tsc_control = kvm_check(vm_fd, KVM_CAP_TSC_CONTROL) > 0,
 	};
 }
@@ -82,7 +83,17 @@ void vcpu_state_fini(struct vcpu_state *s)
 	s->xsave = NULL;
 }
 
-int vcpu_sregs_get(int fd, const struct vcpu_caps *caps, struct kvm_sregs2 *s, struct err *e)
+void vcpu_sregs_tidy(struct kvm_sregs2 *s)
+{
+	struct kvm_segment *segments[] = {&s->cs, &s->ds, &s->es, &s->fs,
+					  &s->gs, &s->ss, &s->tr, &s->ldt};
+
+	for (size_t i = 0; i < sizeof(segments) / sizeof(segments[0]); i++)
+		if (segments[i]->unusable)
+			segments[i]->type = 0;
+}
+
+static int get_sregs(int fd, const struct vcpu_caps *caps, struct kvm_sregs2 *s, struct err *e)
 {
 	struct kvm_sregs old;
 
@@ -95,6 +106,15 @@ int vcpu_sregs_get(int fd, const struct vcpu_caps *caps, struct kvm_sregs2 *s, s
 	 * repeats what KVM_GET_VCPU_EVENTS says. */
 	memcpy(s, &old, offsetof(struct kvm_sregs2, flags));
 	return 0;
+}
+
+int vcpu_sregs_get(int fd, const struct vcpu_caps *caps, struct kvm_sregs2 *s, struct err *e)
+{
+	int ret = get_sregs(fd, caps, s, e);
+
+	if (ret == 0)
+		vcpu_sregs_tidy(s);
+	return ret;
 }
 
 int vcpu_sregs_set(int fd, const struct vcpu_caps *caps, const struct kvm_sregs2 *s, struct err *e)
@@ -146,7 +166,7 @@ int vcpu_state_save(int fd, const struct vcpu_caps *caps, struct vcpu_state *s, 
 		ret = vcpu_sregs_get(fd, caps, &s->sregs, e);
 	if (ret == 0)
 		ret = get_xsave(fd, caps, s, e);
-	if (ret == 0)
+	if (ret == 0 && caps->xcrs)
 		ret = VCPU_IOCTL(fd, KVM_GET_XCRS, &s->xcrs, e);
 	if (ret == 0)
 		ret = VCPU_IOCTL(fd, KVM_GET_DEBUGREGS, &s->debugregs, e);
@@ -264,7 +284,7 @@ int vcpu_state_load(int fd, const struct vcpu_caps *caps, const struct vcpu_stat
 		ret = vcpu_sregs_set(fd, caps, &s->sregs, e);
 	if (ret == 0)
 		ret = VCPU_IOCTL(fd, KVM_SET_REGS, &w->regs, e);
-	if (ret == 0)
+	if (ret == 0 && s->xcrs.nr_xcrs)
 		ret = VCPU_IOCTL(fd, KVM_SET_XCRS, &w->xcrs, e);
 	if (ret == 0)
 		ret = set_xsave(fd, caps, s, e);

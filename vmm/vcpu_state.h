@@ -21,6 +21,7 @@ struct vcpu_caps {
 	bool xsave2;          /* KVM_CAP_XSAVE2 */
 	uint32_t xsave_bytes; /* what KVM_GET_XSAVE(2) writes and KVM_SET_XSAVE reads */
 	bool sregs2;          /* KVM_CAP_SREGS2 */
+	bool xcrs;            /* KVM_CAP_XCRS: absent where the CPU, or an L1's, has no XSAVE */
 	bool tsc_control;     /* KVM_CAP_TSC_CONTROL: the TSC can be scaled */
 	bool tsc_fixed;       /* writes to IA32_TSC are ignored */
 	uint32_t tsc_khz;
@@ -73,7 +74,12 @@ int vcpu_state_check(const struct vcpu_caps *caps, const struct cpuid *host,
 int vcpu_state_load(int vcpu_fd, const struct vcpu_caps *caps, const struct vcpu_state *s,
 		    bool set_cpuid, struct err *e);
 
-/* The special registers alone, by whichever call this KVM has. */
+/* Clears the type of segments that are unusable: it means nothing there, and KVM sets its accessed
+ * bit on load where the CPU runs real mode natively (__vmx_set_segment). Then equal states have
+ * equal bytes. */
+void vcpu_sregs_tidy(struct kvm_sregs2 *s);
+
+/* The special registers alone, by whichever call this KVM has, tidy. */
 int vcpu_sregs_get(int vcpu_fd, const struct vcpu_caps *caps, struct kvm_sregs2 *s, struct err *e);
 int vcpu_sregs_set(int vcpu_fd, const struct vcpu_caps *caps, const struct kvm_sregs2 *s,
 		   struct err *e);

@@ -9,6 +9,7 @@
 
 #include "nested/view.h"
 #include "nested/vmcb.h"
+#include "nested/vmcs12.h"
 #include "nested/wire.h"
 
 #define HEADER sizeof(struct kvm_nested_state)
@@ -107,6 +108,36 @@ static void too_much_data_is_refused(void **state)
 	m.data = (ProtobufCBinaryData){.len = sizeof(data), .data = data};
 	assert_true(nested_state_wire_parse(&m, &s, &e) < 0);
 	assert_int_equal(e.kind, ERR_STREAM);
+}
+
+/* What L0's last exit left behind is not the guest's, and does not come back from a load. */
+static void l0s_linear_address_is_forgotten(void **state)
+{
+	struct nested_state s = vmx_in_l2(), before = s;
+	const size_t at = HEADER + VMCS12_GUEST_LINEAR_ADDRESS;
+
+	(void)state;
+	memcpy(s.bytes + HEADER, &(uint32_t){VMCS12_REVISION}, 4);
+	memset(s.bytes + at, 0x41, 8);
+	nested_state_tidy(&s);
+	assert_memory_equal(s.bytes + HEADER + 4, before.bytes + HEADER + 4, 4092);
+
+	/* Outside L2 it tells of L1's guest's last exit. */
+	s.kvm.flags = 0;
+	memset(s.bytes + at, 0x41, 8);
+	nested_state_tidy(&s);
+	assert_int_equal(s.bytes[at], 0x41);
+}
+
+static void another_layout_is_left_alone(void **state)
+{
+	struct nested_state s = vmx_in_l2(), before;
+
+	(void)state;
+	memset(s.bytes + HEADER, 0x41, 4096);
+	before = s;
+	nested_state_tidy(&s);
+	assert_memory_equal(&s, &before, sizeof(s));
 }
 
 static void bad(const struct nested_state *s, const struct nested_caps *host, const char *names)
@@ -230,6 +261,8 @@ int main(void)
 		cmocka_unit_test(no_message_is_no_nesting),
 		cmocka_unit_test(a_newer_version_is_refused),
 		cmocka_unit_test(too_much_data_is_refused),
+		cmocka_unit_test(l0s_linear_address_is_forgotten),
+		cmocka_unit_test(another_layout_is_left_alone),
 		cmocka_unit_test(what_is_malformed_is_named),
 		cmocka_unit_test(a_kvm_with_less_room_refuses),
 		cmocka_unit_test(the_view_tells_svm),

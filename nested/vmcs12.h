@@ -1,0 +1,12 @@
+/*
+ * KVM's VMCS12, as it lies in nested state: a page whose layout its first word, the revision, names
+ * and Linux promises not to change (arch/x86/kvm/vmx/vmcs12.h, CHECK_OFFSET). Offsets in bytes.
+ */
+#pragma once
+
+#define VMCS12_REVISION             0x11e57ed0u
+#define VMCS12_EPT_POINTER          120
+#define VMCS12_GUEST_LINEAR_ADDRESS 416
+#define VMCS12_HOST_RIP             672
+#define VMCS12_ENTRY_INTR_INFO      788
+#define VMCS12_SECONDARY_CONTROLS   804
