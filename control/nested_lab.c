@@ -8,9 +8,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "control/nested_life.h"
+#include "vmm/base/buf.h"
 #include "vmm/base/clock.h"
-#include "vmm/base/log.h"
-#include "vmm/guest_report.h"
 #include "vmm/vcpu.h"
 
 #define LOOK_NS   (20 * NS_PER_MS)
@@ -18,7 +18,9 @@
 
 struct lab {
 	struct lab_config config;
+	const struct life_ops *life;
 	struct vm *vm;
+	struct buf told; /* what the guest has said in earlier VMs */
 	char folder[32]; /* of the serial files */
 	char serial[64]; /* "file:PATH" of the present VM */
 	uint32_t nr_vms;
@@ -57,18 +59,30 @@ char *lab_serial(const struct lab *l)
 	return read_text(serial_path(l));
 }
 
-/* What the guest has said here goes to the user's file, and the file goes. */
+char *lab_told(const struct lab *l)
+{
+	char *here = lab_serial(l);
+	char *all = NULL;
+
+	if (asprintf(&all, "%.*s%s", (int)l->told.len, (const char *)l->told.data, here) < 0)
+		all = strdup("");
+	free(here);
+	return all;
+}
+
+/* What the guest has said there is kept, here and in the user's file, and the file goes. */
 static void keep_serial(struct lab *l, const char *path)
 {
-	char *text = NULL;
+	char *text = read_text(path);
 	FILE *out = l->config.serial_copy ? fopen(l->config.serial_copy, "ae") : NULL;
+	struct err ignored = ERR_INIT;
 
+	buf_append(&l->told, text, strlen(text), &ignored); /* without memory: less to look at */
 	if (out) {
-		text = read_text(path);
 		fputs(text, out);
 		fclose(out);
-		free(text);
 	}
+	free(text);
 	unlink(path);
 }
 
@@ -83,101 +97,27 @@ static bool serial_has(const struct lab *l, const char *word)
 
 /* ---- Is it alive? ---- */
 
-static const struct guest_report *report_of(struct vm *vm)
+static int ill(const struct lab *l, struct err *e)
 {
-	uint64_t gpa = vm_guest_report_gpa(vm);
-	const struct guest_report *r = gpa ? guest_mem_at(vm_mem(vm), gpa, sizeof(*r)) : NULL;
-
-	if (!r || r->magic != GUEST_REPORT_MAGIC || r->nr_cpus > GUEST_REPORT_MAX_CPUS)
-		return NULL;
-	return guest_mem_at(vm_mem(vm), gpa, sizeof(*r) + r->nr_cpus * sizeof(r->cpu[0]));
-}
-
-static int ill(struct lab *l, struct err *e)
-{
-	const struct guest_report *r = report_of(l->vm);
-	char *serial;
-
 	if (l->error[0])
 		return err_set(e, ERR_STATE, EIO, "the guest died: %s", l->error);
-	if (serial_has(l, l->config.bad)) {
-		serial = lab_serial(l);
-		err_set(e, ERR_STATE, EIO, "the guest said '%.60s': %.200s", l->config.bad,
-			strstr(serial, l->config.bad));
-		free(serial);
-		return -EIO;
-	}
-	if (!r || l->config.ready)
-		return 0;
-	if (r->state == GUEST_STATE_FAILED)
-		return err_set(e, ERR_STATE, EIO, "the guest failed: see --serial");
-	for (uint32_t i = 0; i < r->nr_cpus; i++)
-		if (r->cpu[i].nr_errors)
-			return err_set(e, ERR_STATE, EIO,
-				       "%s %u found %llu errors, the first in page 0x%llx",
-				       i ? "L2" : "L1", i ? i - 1 : 0,
-				       (unsigned long long)r->cpu[i].nr_errors,
-				       (unsigned long long)r->cpu[i].first_bad.gfn);
-	return 0;
+	return l->life->ill(l, e);
 }
 
-static bool is_ready(struct lab *l)
-{
-	const struct guest_report *r = report_of(l->vm);
-
-	if (l->config.ready)
-		return serial_has(l, l->config.ready);
-	return r && __atomic_load_n(&r->state, __ATOMIC_ACQUIRE) == GUEST_STATE_RUNNING;
-}
-
-/* What each CPU of the report last was at. */
-struct pulse {
-	uint64_t tsc[GUEST_REPORT_MAX_CPUS];
-	uint64_t gap_seq[GUEST_REPORT_MAX_CPUS];
-};
-
-static void take_pulse(struct lab *l, struct pulse *p)
-{
-	const struct guest_report *r = report_of(l->vm);
-
-	for (uint32_t i = 0; r && i < r->nr_cpus; i++) {
-		p->tsc[i] = __atomic_load_n(&r->cpu[i].last_tsc, __ATOMIC_RELAXED);
-		p->gap_seq[i] = __atomic_load_n(&r->cpu[i].gap_seq, __ATOMIC_RELAXED);
-	}
-}
-
-/* The first CPU that has not moved since @p; nr_cpus: all have. */
-static bool all_moved(struct lab *l, const struct pulse *p, uint32_t *still)
-{
-	const struct guest_report *r = report_of(l->vm);
-
-	if (l->config.ready)
-		return serial_has(l, l->config.alive);
-	for (*still = 0; r && *still < r->nr_cpus; (*still)++)
-		if (__atomic_load_n(&r->cpu[*still].last_tsc, __ATOMIC_RELAXED) == p->tsc[*still])
-			return false;
-	return r != NULL;
-}
-
-static int wait_alive(struct lab *l, const struct pulse *p, struct err *e)
+static int wait_alive(struct lab *l, const struct life_pulse *p, struct err *e)
 {
 	uint64_t deadline = clock_now_ns() + l->config.patience_ns;
-	uint32_t still = 0;
+	char still[96];
 
 	for (;;) {
 		if (ill(l, e) < 0)
 			return -EIO;
-		if (all_moved(l, p, &still))
+		if (l->life->moved(l, p, still, sizeof(still)))
 			return 0;
 		if (clock_now_ns() > deadline)
-			break;
-		clock_sleep_until_ns(clock_now_ns() + LOOK_NS / 10);
+			return err_set(e, ERR_STATE, ETIME, "%s hangs", still);
+		clock_sleep_until_ns(clock_now_ns() + l->life->look_ns);
 	}
-	if (l->config.ready)
-		return err_set(e, ERR_STATE, ETIME, "the guest does not say '%.60s' any more",
-			       l->config.alive);
-	return err_set(e, ERR_STATE, ETIME, "%s %u hangs", still ? "L2" : "L1",
-		       still ? still - 1 : 0);
 }
 
 int lab_await(struct lab *l, const char *text, struct err *e)
@@ -216,7 +156,7 @@ static int boot(struct lab *l, struct err *e)
 		ret = vm_boot(l->vm, e);
 	if (ret == 0)
 		ret = vm_resume(l->vm, e);
-	while (ret == 0 && !is_ready(l)) {
+	while (ret == 0 && !l->life->ready(l)) {
 		ret = ill(l, e);
 		if (ret == 0 && clock_now_ns() > deadline)
 			ret = err_set(e, ERR_STATE, ETIME, "the guest does not get ready");
@@ -233,6 +173,7 @@ int lab_new(const struct lab_config *config, struct lab **out, struct err *e)
 	if (!l)
 		return err_set(e, ERR_SYS, ENOMEM, "out of memory");
 	l->config = *config;
+	l->life = life_of(config);
 	snprintf(l->folder, sizeof(l->folder), "/tmp/godwit-lab.XXXXXX");
 	if (!mkdtemp(l->folder))
 		ret = err_sys(e, "cannot make %s", l->folder);
@@ -253,6 +194,7 @@ void lab_free(struct lab *l)
 	vm_free(l->vm);
 	keep_serial(l, serial_path(l));
 	rmdir(l->folder);
+	buf_fini(&l->told);
 	free(l);
 }
 
@@ -271,8 +213,12 @@ static int start_destination(struct lab *l, struct link_listener **listener,
 {
 	struct migration_destination_config config = {
 		.build = build, .build_ctx = l, .accept_timeout_ns = 20 * NS_PER_S};
-	int ret = uri_parse("tcp:127.0.0.1:0", uri, e);
+	char address[64] = "tcp:127.0.0.1:0";
+	int ret;
 
+	if (l->config.over_unix)
+		snprintf(address, sizeof(address), "unix:%s/migration", l->folder);
+	ret = uri_parse(address, uri, e);
 	if (ret == 0)
 		ret = link_listen(uri, listener, e);
 	if (ret == 0)
@@ -321,49 +267,17 @@ static int migrate(struct lab *l, const struct migration_params *params, struct 
 	return ret;
 }
 
-static uint64_t longest_gap_ns(const struct guest_report *r, uint32_t cpu, uint64_t from)
-{
-	uint64_t end = __atomic_load_n(&r->cpu[cpu].gap_seq, __ATOMIC_ACQUIRE);
-	uint64_t longest = 0;
-
-	if (end - from > GUEST_REPORT_NR_GAPS)
-		from = end - GUEST_REPORT_NR_GAPS;
-	for (uint64_t n = from; n < end; n++) {
-		uint64_t cycles = r->cpu[cpu].gap[n % GUEST_REPORT_NR_GAPS].tsc_cycles;
-
-		if (cycles > longest)
-			longest = cycles;
-	}
-	return (uint64_t)((double)longest * 1e6 / (double)r->tsc_khz);
-}
-
-static void read_gaps(struct lab *l, const struct pulse *before, struct lab_move *out)
-{
-	const struct guest_report *r = report_of(l->vm);
-
-	if (!r || !r->tsc_khz || r->nr_cpus < 2 || l->config.ready)
-		return;
-	out->felt = true;
-	out->l1_gap_ns = longest_gap_ns(r, 0, before->gap_seq[0]);
-	for (uint32_t i = 1; i < r->nr_cpus; i++) {
-		uint64_t gap = longest_gap_ns(r, i, before->gap_seq[i]);
-
-		if (gap > out->l2_gap_ns)
-			out->l2_gap_ns = gap;
-	}
-}
-
 int lab_move(struct lab *l, const struct migration_params *params, struct lab_move *out,
 	     struct err *e)
 {
-	struct pulse before = {{0}, {0}}, after;
+	struct life_pulse before = {.told = 0}, after = {.told = 0};
 	struct vm *moved = NULL;
 	char old_serial[64];
 	int ret;
 
 	memset(out, 0, sizeof(*out));
-	take_pulse(l, &before);
-	memcpy(old_serial, serial_path(l), sizeof(old_serial) - strlen("file:"));
+	l->life->take(l, &before);
+	snprintf(old_serial, sizeof(old_serial), "%s", serial_path(l));
 	ret = migrate(l, params, out, &moved, e);
 	if (!moved)
 		return ret < 0 ? ret : err_set(e, ERR_STATE, EIO, "the destination has no guest");
@@ -374,15 +288,21 @@ int lab_move(struct lab *l, const struct migration_params *params, struct lab_mo
 	keep_serial(l, old_serial);
 	if (ret < 0)
 		return ret;
-	take_pulse(l, &after);
+	l->life->take(l, &after);
 	ret = wait_alive(l, &after, e);
-	read_gaps(l, &before, out);
+	if (l->life->gaps)
+		l->life->gaps(l, &before, out);
 	return ret;
 }
 
-struct vm *lab_vm(struct lab *l)
+struct vm *lab_vm(const struct lab *l)
 {
 	return l->vm;
+}
+
+const struct lab_config *lab_config(const struct lab *l)
+{
+	return &l->config;
 }
 
 int lab_l1_path(char *path, size_t cap, struct err *e)

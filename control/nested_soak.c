@@ -20,11 +20,11 @@
 struct soak_options {
 	uint64_t count;
 	uint64_t seed;
-	const char *kernel, *initrd, *append, *ready, *alive, *bad, *serial, *tracker;
+	const char *kernel, *initrd, *append, *ready, *alive, *bad, *serial, *tracker, *over;
 	uint64_t memory_bytes;
 	uint64_t downtime_limit_ns;
 	uint64_t patience_ns;
-	bool no_verify, json;
+	bool lines, no_verify, json;
 };
 
 #define AT(member) offsetof(struct soak_options, member)
@@ -43,7 +43,10 @@ static const struct option_spec specs[] = {
 	{"alive", "TEXT", "what it must say again after each migration", OPTION_STRING, AT(alive),
 	 0, 0},
 	{"bad", "TEXT", "what it must never say", OPTION_STRING, AT(bad), 0, 0},
+	{"lines", NULL, "instead: L1 and L2 tell how they are, by lines (docs/nested.md)",
+	 OPTION_FLAG, AT(lines), 0, 0},
 	{"serial", "FILE", "append what it says to FILE", OPTION_STRING, AT(serial), 0, 0},
+	{"over", "tcp|unix", "what it moves over, default tcp", OPTION_STRING, AT(over), 0, 0},
 	{"dirty", "TRACKER", "default bitmap", OPTION_STRING, AT(tracker), 0, 0},
 	{"downtime-limit", "TIME", "default 300ms", OPTION_NS, AT(downtime_limit_ns), 0, 0},
 	{"patience", "TIME", "to show life after a migration, default 60s", OPTION_NS,
@@ -61,7 +64,7 @@ static const struct syntax syntax = {
 	.about =
 		"Run a hypervisor (L1) with live guests (L2) and migrate it N times, from one VM "
 		"of\n"
-		"this process to the next, over TCP, stopped wherever it happens to be. After "
+		"this process to the next, stopped wherever it happens to be. After "
 		"each\n"
 		"migration L1 and every L2 must go on; L2 checks its memory all the time, and all\n"
 		"of memory and state is compared by digests before the guest may run.\n"
@@ -204,6 +207,8 @@ static int soak(struct soak *s, struct err *e)
 		.ready = s->o.ready,
 		.alive = s->o.alive ? s->o.alive : s->o.ready,
 		.bad = s->o.bad,
+		.lines = s->o.lines,
+		.over_unix = s->o.over && strcmp(s->o.over, "unix") == 0,
 		.serial_copy = s->o.serial,
 		.patience_ns = s->o.patience_ns,
 	};
@@ -224,9 +229,12 @@ static int prepare(struct soak *s, struct err *e)
 {
 	int ret = s->o.kernel ? 0 : lab_l1_path(s->kernel, sizeof(s->kernel), e);
 
-	if (ret == 0 && s->o.kernel && !s->o.ready)
-		ret = err_set(e, ERR_USAGE, EINVAL,
-			      "--kernel needs --ready: what L1 says when its guests run");
+	if (ret == 0 && s->o.kernel && !s->o.ready && !s->o.lines)
+		ret = err_set(
+			e, ERR_USAGE, EINVAL,
+			"--kernel needs --ready: what L1 says when its guests run; or --lines");
+	if (ret == 0 && s->o.over && strcmp(s->o.over, "tcp") && strcmp(s->o.over, "unix"))
+		ret = err_set(e, ERR_USAGE, EINVAL, "--over %s: tcp and unix exist", s->o.over);
 	migration_params_init(&s->params);
 	s->params.verify = !s->o.no_verify;
 	s->params.downtime_limit_ns = s->o.downtime_limit_ns;

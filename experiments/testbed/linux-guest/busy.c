@@ -4,7 +4,9 @@
  * drops an interrupt is found by the guest itself.
  *
  * One line a second on stdout (the serial console):
- *   busy t=12 mem_ok=24000 mem_bad=0 mono_back=0 timer=1200 late_max_us=900 real_drift_us=3
+ *   busy t=12 mem_ok=24000 mem_bad=0 mono_back=0 timer=1200 late_us=900 late_max_us=900
+ *        real_drift_us=3
+ * (there in one piece; late_us is the largest since the line before)
  * Commands, one a line on stdin: check, dmesg, details, poweroff, reboot.
  *
  * The main thread owns the memory and the output; the timer thread owns the timerfd
@@ -52,8 +54,9 @@ struct clocks {
 struct timer {
 	struct clocks *clocks;
 	_Atomic uint64_t nr_expired;
-	_Atomic int64_t late_ns;     /* largest since the last details */
-	_Atomic int64_t late_max_ns; /* largest of all */
+	_Atomic int64_t late_ns;      /* largest since the last details */
+	_Atomic int64_t late_line_ns; /* largest since the last line */
+	_Atomic int64_t late_max_ns;  /* largest of all */
 };
 
 struct memory {
@@ -154,6 +157,7 @@ static void *timer_run(void *arg)
 		due_ns += (int64_t)nr * TICK_NS;
 		atomic_fetch_add(&t->nr_expired, nr);
 		atomic_max(&t->late_ns, late_ns);
+		atomic_max(&t->late_line_ns, late_ns);
 		atomic_max(&t->late_max_ns, late_ns);
 	}
 	return NULL;
@@ -317,12 +321,13 @@ static void status_print(struct memory *m, struct timer *t, int64_t start_ns)
 	struct clocks *c = t->clocks;
 	int64_t drift_ns = real_minus_mono_ns(c) - c->real_minus_mono_ns;
 
-	printf("busy t=%lld mem_ok=%llu mem_bad=%llu mono_back=%llu timer=%llu late_max_us=%lld "
-	       "real_drift_us=%lld\n",
+	printf("busy t=%lld mem_ok=%llu mem_bad=%llu mono_back=%llu timer=%llu late_us=%lld "
+	       "late_max_us=%lld real_drift_us=%lld\n",
 	       (long long)((mono_ns(c) - start_ns) / NS_PER_S), (unsigned long long)m->nr_ok,
 	       (unsigned long long)m->nr_bad, (unsigned long long)c->nr_mono_back,
-	       (unsigned long long)t->nr_expired, (long long)t->late_max_ns / 1000,
-	       (long long)drift_ns / 1000);
+	       (unsigned long long)t->nr_expired,
+	       (long long)atomic_exchange(&t->late_line_ns, 0) / 1000,
+	       (long long)t->late_max_ns / 1000, (long long)drift_ns / 1000);
 }
 
 /* What the line once a second leaves out: each character costs a nested guest 0.5 ms. */
