@@ -315,9 +315,19 @@ static int check_complete(struct migration_destination *d, struct err *e)
 	return 0;
 }
 
+/* What is loaded, verified and run from here on is what is there now. */
+static void seal_memory(struct migration_destination *d)
+{
+	for (uint32_t i = 0; i < d->nr_channels; i++)
+		receiver_seal(d->receivers[i]);
+}
+
 int destination_load(struct migration_destination *d, struct err *e)
 {
-	if (check_complete(d, e) < 0 || destination_accept_disks(d, e) < 0)
+	if (check_complete(d, e) < 0)
+		return -e->code;
+	seal_memory(d);
+	if (destination_accept_disks(d, e) < 0)
 		return -e->code;
 	if (vm_load_state(d->vm, d->record.body.data, d->record.body.len, e) < 0)
 		return err_prefix(e, "loading the machine's state");

@@ -23,7 +23,9 @@ struct placement_ops {
 	int (*wait)(struct placement *p, struct err *e);
 	/* Wait until everything that belongs to @round is in memory. */
 	int (*finish)(struct placement *p, uint32_t round, struct err *e);
-	/* Nothing is written any more once this returns. */
+	/* Nothing is written any more once this returns, and only free follows. Quick: what was
+	 * pinned may stay so until then. */
+	void (*seal)(struct placement *p);
 	void (*free)(struct placement *p);
 };
 

@@ -35,7 +35,10 @@ struct receiver {
 	_Atomic uint64_t placed_bytes; /* for progress */
 
 	pthread_mutex_t lock; /* guards the rest */
+	pthread_cond_t changed;
 	uint32_t round;
+	bool ending; /* because the engine wants it */
+	bool sealed;
 	struct err failure;
 };
 
@@ -278,11 +281,34 @@ static int receive_batch(struct receiver *r, struct err *e)
 	return r->head.kind == BATCH_WINDOW ? receive_window(r, e) : receive_pages(r, e);
 }
 
+/* All doors shut: the writer is idle, the queue pair is gone. */
+static void seal(struct receiver *r)
+{
+	if (r->placement)
+		r->placement->ops->seal(r->placement);
+	pthread_mutex_lock(&r->lock);
+	r->sealed = true;
+	pthread_cond_signal(&r->changed);
+	pthread_mutex_unlock(&r->lock);
+}
+
+static void conclude(struct receiver *r, const struct err *e)
+{
+	bool wanted;
+
+	pthread_mutex_lock(&r->lock);
+	wanted = r->ending;
+	if (!wanted)
+		r->failure = *e;
+	pthread_mutex_unlock(&r->lock);
+	if (!wanted)
+		cancel_request(r->config.abort);
+}
+
 static void *receiver_main(void *arg)
 {
 	struct receiver *r = arg;
 	struct err e = ERR_INIT;
-
 	struct err cause = ERR_INIT;
 
 	while (receive_batch(r, &e) == 0)
@@ -291,11 +317,9 @@ static void *receiver_main(void *arg)
 	if (page_writer_drain(r->writer, &cause) < 0)
 		e = cause;
 	err_prefix(&e, "channel %u", r->config.index);
+	seal(r);
 	end_placement(r); /* whatever the end was: nothing stays pinned */
-	pthread_mutex_lock(&r->lock);
-	r->failure = e;
-	pthread_mutex_unlock(&r->lock);
-	cancel_request(r->config.abort);
+	conclude(r, &e);
 	return NULL;
 }
 
@@ -306,6 +330,7 @@ static void release(struct receiver *r)
 	link_free(r->link);
 	free(r->packed);
 	free(r->unpacked);
+	pthread_cond_destroy(&r->changed);
 	pthread_mutex_destroy(&r->lock);
 	free(r);
 }
@@ -348,6 +373,7 @@ int receiver_new(const struct receiver_config *config, struct link *link,
 	r->link = link;
 	r->placement = placement;
 	pthread_mutex_init(&r->lock, NULL);
+	pthread_cond_init(&r->changed, NULL);
 	if (prepare(r, e) < 0) {
 		release(r);
 		return -e->code;
@@ -375,6 +401,18 @@ void receiver_failure(struct receiver *r, struct err *e)
 {
 	pthread_mutex_lock(&r->lock);
 	*e = r->failure;
+	pthread_mutex_unlock(&r->lock);
+}
+
+void receiver_seal(struct receiver *r)
+{
+	pthread_mutex_lock(&r->lock);
+	r->ending = true;
+	pthread_mutex_unlock(&r->lock);
+	link_shutdown(r->link);
+	pthread_mutex_lock(&r->lock);
+	while (!r->sealed)
+		pthread_cond_wait(&r->changed, &r->lock);
 	pthread_mutex_unlock(&r->lock);
 }
 

@@ -2,7 +2,7 @@
  * A receiver: the destination's thread for one channel connection. It checks every batch
  * (proto/batch.h), puts the pages where they belong in guest memory, and answers barriers.
  *
- * The VM is paused while receivers run. On a failure the shared cancellation token is requested so
+ * The VM is paused until they are sealed. On a failure the shared cancellation token is requested so
  * that the engine stops waiting. The source is not trusted: nothing outside RAM is ever written.
  */
 #pragma once
@@ -40,6 +40,11 @@ uint64_t receiver_received_bytes(struct receiver *r);
 
 /* Why it failed; kind ERR_NONE while it has not. Any thread. */
 void receiver_failure(struct receiver *r, struct err *e);
+
+/* Once this returns nothing that the source does reaches memory through this channel any more: the
+ * guest is about to run, and a source that is not done is none of ours. No failure; what was pinned
+ * is let go behind our back. */
+void receiver_seal(struct receiver *r);
 
 /* Ends the thread, whatever it waits for. */
 void receiver_free(struct receiver *r);

@@ -23,7 +23,10 @@ struct rdma_listener {
 
 static int failed(const char *what, int ret, struct err *e)
 {
-	return err_set(e, ERR_SYS, -ret, "RDMA: cannot %s: %s", what, strerrordesc_np(-ret));
+	/* What the kernel says when a control group is at its limit of objects. */
+	return err_set(e, ERR_SYS, -ret, "RDMA: cannot %s: %s", what,
+		       ret == -EAGAIN ? "the cgroup's rdma.max allows no more, raise it"
+				      : strerrordesc_np(-ret));
 }
 
 static int resolve(const struct uri *uri, int flags, struct addrinfo **list, struct err *e)

@@ -62,6 +62,17 @@ void pin_window_shrink(struct pin_window *w, uint64_t budget_bytes)
 		w->budget_pages = budget_bytes / BATCH_PAGE_BYTES;
 }
 
+void pin_window_shrink_regions(struct pin_window *w, uint32_t max_regions)
+{
+	if (max_regions < w->max_regions)
+		w->max_regions = max_regions ? max_regions : 1;
+}
+
+uint32_t pin_window_regions(const struct pin_window *w)
+{
+	return w->nr_regions;
+}
+
 struct pin_region *pin_window_find(struct pin_window *w, uint64_t gfn, uint32_t nr_pages)
 {
 	struct pin_region *r = *bucket_of(w, gfn);

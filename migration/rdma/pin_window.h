@@ -41,6 +41,9 @@ uint64_t pin_window_bytes(const struct pin_window *w); /* pinned, or about to be
 uint64_t pin_window_budget(const struct pin_window *w);
 /* Lower the budget for good. What is pinned already may be above it, and leaves first. */
 void pin_window_shrink(struct pin_window *w, uint64_t budget_bytes);
+/* The same for how many regions there may be; there is always room for one. */
+void pin_window_shrink_regions(struct pin_window *w, uint32_t max_regions);
+uint32_t pin_window_regions(const struct pin_window *w);
 
 /* A region that has all of these pages, or NULL. They lie in one chunk. */
 struct pin_region *pin_window_find(struct pin_window *w, uint64_t gfn, uint32_t nr_pages);

@@ -37,6 +37,7 @@ struct pipeline {
 	struct flight flights[NR_FLIGHTS];
 	uint32_t nr_places; /* of the send queue that are free */
 	bool marked;
+	bool limited; /* a limit was met, and we have said so */
 
 	/* Regions in the order of their requests; each has a job that waits for it. */
 	struct pin_region *owed[NR_JOBS];
@@ -189,15 +190,55 @@ static void forget(struct pipeline *p, struct pin_region *r)
 	pin_window_remove(p->window, r);
 }
 
-/* Both sides have answered and one said no. Out of pinnable memory, we make do with what there is.
- */
+/* A limit of the system was met: make do with what there is, if that is anything. */
+static bool make_do(struct pipeline *p, int code, const char *where)
+{
+	uint64_t rest = pin_window_bytes(p->window);
+	bool memory = code == ENOMEM;
+
+	if (!rest || (!memory && code != EAGAIN))
+		return false;
+	if (memory)
+		pin_window_shrink(p->window, rest);
+	else
+		pin_window_shrink_regions(p->window, pin_window_regions(p->window));
+	if (!p->limited)
+		log_warning("RDMA: not all of the budget can be pinned %s, going on with less: %s "
+			    "sets that",
+			    where,
+			    memory ? "RLIMIT_MEMLOCK ('ulimit -l') or the cgroup"
+				   : "the cgroup's rdma.max");
+	p->limited = true;
+	return true;
+}
+
+static int refused(int code, uint64_t kib, const char *where, struct err *e)
+{
+	if (code == ENOMEM)
+		return err_set(
+			e, ERR_SYS, ENOMEM,
+			"RDMA: not even %llu KiB can be pinned %s: raise RLIMIT_MEMLOCK "
+			"('ulimit -l', LimitMEMLOCK= in a systemd unit) or the cgroup's memory "
+			"limit, or give CAP_IPC_LOCK",
+			(unsigned long long)kib, where);
+	if (code == EAGAIN)
+		return err_set(e, ERR_SYS, EAGAIN,
+			       "RDMA: not even one region can be registered %s: raise hca_object "
+			       "in the cgroup's rdma.max",
+			       where);
+	return err_set(e, ERR_SYS, code,
+		       "RDMA: %llu KiB of guest memory cannot be registered %s: %s",
+		       (unsigned long long)kib, where,
+		       strerrordesc_np(code) ? strerrordesc_np(code) : "?");
+}
+
+/* Both sides have answered and one said no. */
 static int undo_region(struct pipeline *p, struct pin_region *r, struct err *e)
 {
 	bool here = r->refused_here;
 	const char *where = here ? "here" : "at the destination";
 	int code = r->refused_here ? r->refused_here : r->refused_there;
 	uint64_t kib = r->nr_pages * PAGE_BYTES / 1024;
-	uint64_t rest = pin_window_bytes(p->window) - r->nr_pages * PAGE_BYTES;
 
 	if (!r->refused_there && tell(p, r, RUN_UNPIN, e) < 0)
 		return -e->code;
@@ -206,28 +247,12 @@ static int undo_region(struct pipeline *p, struct pin_region *r, struct err *e)
 	else
 		registrar_unpin(p->registrar, r->pin);
 	forget(p, r);
-	if (code == ENOMEM && rest) {
-		pin_window_shrink(p->window, rest);
-		log_warning(
-			"RDMA: no more memory may be pinned %s: going on with %llu KiB a channel "
-			"(RLIMIT_MEMLOCK, 'ulimit -l', or the cgroup sets that)",
-			where, (unsigned long long)rest / 1024);
+	if (make_do(p, code, where))
 		return 0;
-	}
-	if (code == ENOMEM)
-		return err_set(
-			e, ERR_SYS, ENOMEM,
-			"RDMA: not even %llu KiB can be pinned %s: raise RLIMIT_MEMLOCK "
-			"('ulimit -l', LimitMEMLOCK= in a systemd unit) or the cgroup's memory "
-			"limit, or give CAP_IPC_LOCK",
-			(unsigned long long)kib, where);
 	if (code == ENODEV && !here)
 		return err_set(e, ERR_PEER, code,
 			       "RDMA: the destination has lost its connection or its device");
-	return err_set(e, ERR_SYS, code,
-		       "RDMA: %llu KiB of guest memory cannot be registered %s: %s",
-		       (unsigned long long)kib, where,
-		       strerrordesc_np(code) ? strerrordesc_np(code) : "?");
+	return refused(code, kib, where, e);
 }
 
 static int answered(struct pipeline *p, struct pin_region *r, uint32_t by, struct err *e)
@@ -476,7 +501,6 @@ void pipeline_free(struct pipeline *p)
 int pipeline_new(const struct pipeline_config *config, struct pipeline **out, struct err *e)
 {
 	const struct rdma_device *device = rdma_conn_device(config->conn);
-	uint64_t budget = device->on_demand ? UINT64_MAX : config->pin_bytes;
 	struct pipeline *p = calloc(1, sizeof(*p));
 
 	if (!p) {
@@ -485,7 +509,8 @@ int pipeline_new(const struct pipeline_config *config, struct pipeline **out, st
 	}
 	p->config = *config;
 	p->nr_places = RDMA_SEND_DEPTH;
-	if (pin_window_new(budget, device->max_regions, &p->window, e) < 0 ||
+	/* The budget holds with on-demand paging, too: the destination may have to pin. */
+	if (pin_window_new(config->pin_bytes, device->max_regions, &p->window, e) < 0 ||
 	    registrar_new(config->conn, config->fault, &p->registrar, e) < 0) {
 		pipeline_free(p);
 		return -e->code;

@@ -185,6 +185,11 @@ static int rdma_finish(struct placement *base, uint32_t round, struct err *e)
 	}
 }
 
+static void rdma_seal(struct placement *base)
+{
+	rdma_conn_close(self(base)->config.conn);
+}
+
 static void rdma_free(struct placement *base)
 {
 	struct rdma_placement *p = self(base);
@@ -200,14 +205,13 @@ static const struct placement_ops rdma_ops = {
 	.window = rdma_window,
 	.wait = rdma_wait,
 	.finish = rdma_finish,
+	.seal = rdma_seal,
 	.free = rdma_free,
 };
 
 int placement_rdma_new(const struct placement_rdma_config *config, struct placement **out,
 		       struct err *e)
 {
-	const struct rdma_device *device = rdma_conn_device(config->conn);
-	uint64_t budget = device->on_demand ? UINT64_MAX : config->pin_bytes;
 	struct rdma_placement *p = calloc(1, sizeof(*p));
 
 	if (!p) {
@@ -216,7 +220,7 @@ int placement_rdma_new(const struct placement_rdma_config *config, struct placem
 	}
 	p->base.ops = &rdma_ops;
 	p->config = *config;
-	if (pin_window_new(budget, MAX_REGIONS, &p->window, e) < 0) {
+	if (pin_window_new(config->pin_bytes, MAX_REGIONS, &p->window, e) < 0) {
 		rdma_conn_free(config->conn);
 		free(p);
 		return -e->code;

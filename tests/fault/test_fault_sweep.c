@@ -247,6 +247,40 @@ static void every_named_step_of_rdma(void **state)
 	vm_free(retry_cleanly(vm, s));
 }
 
+struct door_watch {
+	struct fake_verbs *verbs;
+	uint32_t open_before_load;
+	uint32_t open_when_ready;
+};
+
+static void look_at_doors(void *ctx, const char *name)
+{
+	struct door_watch *w = ctx;
+
+	if (!strcmp(name, "dst.load"))
+		w->open_before_load = fake_verbs_open_ends(w->verbs);
+	if (!strcmp(name, "dst.ready"))
+		w->open_when_ready = fake_verbs_open_ends(w->verbs);
+}
+
+/* A source that goes on writing after STATE would write into a guest that has been verified, or
+ * runs. */
+static void no_queue_pair_is_left_when_the_guest_may_run(void **state)
+{
+	struct sides *s = *state;
+	struct door_watch w = {.verbs = s->verbs, .open_when_ready = 99};
+	struct rig_migration m;
+
+	rig_need_kvm();
+	init(&m, s);
+	fault_arm(s->source, 0);
+	fault_arm(s->destination, 0);
+	fault_observe(s->destination, look_at_doors, &w);
+	vm_free(rig_move(rig_boot(NULL), &m));
+	assert_int_equal(w.open_before_load, 2 * m.params.nr_channels);
+	assert_int_equal(w.open_when_ready, 0);
+}
+
 /* The same steps, and the guest goes all the same. */
 static void every_named_step_of_rdma_falls_back(void **state)
 {
@@ -317,6 +351,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(every_destination_step, make_faults, free_faults),
 		cmocka_unit_test_setup_teardown(every_named_step_of_rdma, make_rdma_faults,
 						free_faults),
+		cmocka_unit_test_setup_teardown(no_queue_pair_is_left_when_the_guest_may_run,
+						make_rdma_faults, free_faults),
 		cmocka_unit_test_setup_teardown(every_named_step_of_rdma_falls_back,
 						make_rdma_faults, free_faults),
 		cmocka_unit_test_setup_teardown(many_in_a_row, make_rdma_faults, free_faults),

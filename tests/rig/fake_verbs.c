@@ -75,6 +75,8 @@ struct fake_verbs {
 	uint64_t pinned[2];
 	uint64_t most_pinned[2];
 	uint64_t limit[2];
+	uint32_t nr_regions[2];
+	uint32_t max_regions[2]; /* 0: no limit */
 	uint64_t written_bytes;
 	uint64_t nr_registered;
 	bool on_demand;
@@ -735,6 +737,8 @@ static int mr_new(const struct verbs_ops *v, struct ibv_pd *pd, void *at, size_t
 
 	if (f->limit[target] && f->pinned[target] + pinned > f->limit[target])
 		return leave(f, -ENOMEM);
+	if (f->max_regions[target] && f->nr_regions[target] == f->max_regions[target])
+		return leave(f, -EAGAIN);
 	m = make(f, sizeof(*m));
 	m->pub = (struct ibv_mr){.pd = pd, .addr = at, .length = len, .lkey = ++f->next_key};
 	m->pub.rkey = m->pub.lkey;
@@ -743,6 +747,7 @@ static int mr_new(const struct verbs_ops *v, struct ibv_pd *pd, void *at, size_t
 	m->next = f->mrs;
 	f->mrs = m;
 	f->nr_registered++;
+	f->nr_regions[target]++;
 	f->pinned[target] += pinned;
 	if (f->pinned[target] > f->most_pinned[target])
 		f->most_pinned[target] = f->pinned[target];
@@ -756,13 +761,15 @@ static int mr_free(const struct verbs_ops *v, struct ibv_mr *pub)
 	struct fake_verbs *f = self(v);
 	struct mr *m = (struct mr *)pub;
 	struct mr **at = &f->mrs;
+	bool target = m->access & IBV_ACCESS_REMOTE_WRITE;
 
 	pthread_mutex_lock(&f->lock);
 	while (*at != m)
 		at = &(*at)->next;
 	*at = m->next;
+	f->nr_regions[target]--;
 	if (!(m->access & IBV_ACCESS_ON_DEMAND))
-		f->pinned[!!(m->access & IBV_ACCESS_REMOTE_WRITE)] -= m->pub.length;
+		f->pinned[target] -= m->pub.length;
 	unmake(f, m);
 	return leave(f, 0);
 }
@@ -892,6 +899,22 @@ void fake_verbs_fail_completion(struct fake_verbs *f, uint64_t nth, enum ibv_wc_
 void fake_verbs_limit_pinned(struct fake_verbs *f, bool target, uint64_t bytes)
 {
 	f->limit[target] = bytes;
+}
+
+void fake_verbs_limit_regions(struct fake_verbs *f, bool target, uint32_t nr)
+{
+	f->max_regions[target] = nr;
+}
+
+uint32_t fake_verbs_open_ends(struct fake_verbs *f)
+{
+	uint32_t nr = 0;
+
+	pthread_mutex_lock(&f->lock);
+	for (uint32_t i = 0; i < MAX_OBJECTS; i++)
+		nr += f->ids[i] && f->ids[i]->connected && !f->ids[i]->broken;
+	pthread_mutex_unlock(&f->lock);
+	return nr;
 }
 
 void fake_verbs_on_demand(struct fake_verbs *f)

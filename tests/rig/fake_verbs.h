@@ -37,6 +37,10 @@ void fake_verbs_fail_completion(struct fake_verbs *f, uint64_t nth, enum ibv_wc_
 const char *fake_verbs_fired(struct fake_verbs *f);
 /* More than that many bytes pinned at that end: ENOMEM, as RLIMIT_MEMLOCK does it. 0: no limit. */
 void fake_verbs_limit_pinned(struct fake_verbs *f, bool target, uint64_t bytes);
+/* More than that many regions at that end: EAGAIN, as a control group's rdma.max does it. */
+void fake_verbs_limit_regions(struct fake_verbs *f, bool target, uint32_t nr);
+/* Ends of connections that can still write, or be written to. */
+uint32_t fake_verbs_open_ends(struct fake_verbs *f);
 void fake_verbs_on_demand(struct fake_verbs *f); /* the device has on-demand paging */
 void fake_verbs_no_device(struct fake_verbs *f); /* resolve and bind find none */
 

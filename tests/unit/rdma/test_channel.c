@@ -357,6 +357,21 @@ static void limited(bool target, uint64_t bytes, const char *complaint)
 	break_pair(&p);
 }
 
+/* A control group that allows fewer regions than the budget is worth. */
+static void test_a_limit_on_regions_shrinks_the_budget(void **state)
+{
+	(void)state;
+	for (int target = 0; target < 2; target++) {
+		struct pair p;
+
+		make_pair(&p, 1, false);
+		fake_verbs_limit_regions(p.fake, target, 1);
+		must_open(&p);
+		must_send_all(&p);
+		break_pair(&p);
+	}
+}
+
 static void test_a_limit_below_the_budget_shrinks_it(void **state)
 {
 	(void)state;
@@ -653,6 +668,30 @@ static void test_keys_open_the_window_and_nothing_else(void **state)
 	}
 }
 
+/* Sealed, a channel is shut for a source that is not done, and nobody calls that a failure. */
+static void test_sealed_memory_cannot_be_written(void **state)
+{
+	struct err e = ERR_INIT;
+	struct pair p;
+
+	(void)state;
+	make_pair(&p, 1, false);
+	must_open(&p);
+	must_send_all(&p);
+	await_receiver(&p);
+	assert_int_equal(fake_verbs_open_ends(p.fake), 2);
+	receiver_seal(p.receiver);
+	assert_int_equal(fake_verbs_open_ends(p.fake), 0);
+	assert_true(send_round(&p, 1, &e) < 0);
+	for (uint64_t gfn = 0; gfn < MEM_BYTES / PAGE_BYTES; gfn++)
+		if (has_data(gfn, p.round) && page_of(p.to, gfn)[0] >> 12 == (gfn << 8 | p.round))
+			fail_msg("gfn %llu was written", (unsigned long long)gfn);
+	receiver_failure(p.receiver, &e);
+	assert_int_equal(e.kind, ERR_NONE);
+	assert_int_equal(cancel_requested(p.destination_cancel), false);
+	break_pair(&p);
+}
+
 static void test_a_stranger_is_turned_away(void **state)
 {
 	struct rdma_greeting stranger = {.index = 7};
@@ -678,6 +717,8 @@ int main(void)
 		cmocka_unit_test(test_regions_are_kept_while_there_is_room),
 		cmocka_unit_test(test_pins_only_where_data_is),
 		cmocka_unit_test(test_on_demand_paging_pins_nothing),
+		cmocka_unit_test(test_a_limit_on_regions_shrinks_the_budget),
+		cmocka_unit_test(test_sealed_memory_cannot_be_written),
 		cmocka_unit_test(test_a_limit_below_the_budget_shrinks_it),
 		cmocka_unit_test(test_a_limit_below_anything_is_an_error_that_says_what_to_set),
 		cmocka_unit_test(test_any_call_may_fail),
