@@ -12,6 +12,9 @@
 readonly amd_modules=(irqbypass kvm ccp kvm-amd virtio_pci virtio_console)
 readonly intel_modules=(irqbypass kvm kvm-intel ata_piix sd_mod)
 
+# Soft-RoCE: RDMA over any network card; dummy0 is one for a host by itself.
+readonly rdma_modules=(rdma_rxe rdma_ucm crc32_generic dummy)
+
 # Build leftovers that no command needs: most of a build directory's bytes.
 readonly tree_excludes=(--exclude=CMakeFiles --exclude='*.o' --exclude='*.a' --exclude='*.d'
 	--exclude='.ninja_*' --exclude=build.ninja --exclude=.git --exclude=CMakeCache.txt
@@ -30,6 +33,16 @@ stage_base() {
 	printf '127.0.0.1 localhost godwit-testbed\n::1 localhost\n' >"$stage/etc/hosts"
 	printf '%s\n' "${cpu:-amd}" >"$stage/job/cpu"
 	stage_modules "$@"
+}
+
+# stage_rdma: the provider that libibverbs loads by its name, and what makes devices and shows them.
+stage_rdma() {
+	local file
+	for file in /etc/libibverbs.d/rxe.driver /usr/lib/*/libibverbs/librxe-rdmav*.so; do
+		[[ -e $file ]] || die 125 "no soft-RoCE on this machine: it comes with Debian's ibverbs-providers"
+		stage_file "$file"
+	done
+	stage_command rdma
 }
 
 stage_modules() {

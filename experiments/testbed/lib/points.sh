@@ -66,7 +66,9 @@ points_build() {
 	compile "$dir/line" "$testbed/line/line.c"
 	compile "$dir/operator" "$testbed/line/operator.c"
 	compile "$dir/switch" "$testbed"/net/{switch,path}.c
+	[[ $rdma == no ]] || modules+=("${rdma_modules[@]}")
 	stage_base "${point_modules[@]}" "${modules[@]}"
+	[[ $rdma == no ]] || stage_rdma
 	stage_tree "$whole_tree"
 	stage_bash
 	for file in "${files[@]}"; do
