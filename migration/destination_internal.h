@@ -58,6 +58,8 @@ struct migration_destination {
 
 /* Listen for RDMA beside the listener's TCP, if its address asks for that: destination_rdma.c. */
 int destination_listen_rdma(struct migration_destination *d, struct err *e);
+/* Wait until a source connects by TCP, seeing to the RDMA listener meanwhile. */
+int destination_await_source(struct migration_destination *d, struct err *e);
 /* Wait for channel @index's RDMA connection; @out is NULL when the source has decided against it.
  */
 int destination_accept_rdma(struct migration_destination *d, struct link *link, uint32_t index,

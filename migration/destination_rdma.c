@@ -8,6 +8,7 @@
 #include "vmm/base/log.h"
 
 #define CONNECT_NS (10 * NS_PER_S)
+#define FOR_EVER   (1ull << 62) /* in ns, a hundred years */
 
 static int set_budget(struct migration_destination *d, struct err *e)
 {
@@ -26,10 +27,23 @@ static int set_budget(struct migration_destination *d, struct err *e)
 	return 0;
 }
 
+/* After a failure of RDMA: go on without, if the user has allowed that. */
+static int go_without(struct migration_destination *d, struct err *e)
+{
+	struct err cause = *e;
+
+	if (!d->config.rdma_fallback)
+		return err_set(e, cause.kind, cause.code,
+			       "%s; with --rdma-fallback tcp this side takes guests without RDMA",
+			       cause.msg);
+	log_warning("taking guests over TCP only: %s", cause.msg);
+	err_clear(e);
+	return 0;
+}
+
 int destination_listen_rdma(struct migration_destination *d, struct err *e)
 {
 	const struct verbs_ops *verbs = d->config.verbs ? d->config.verbs : &verbs_system;
-	struct err cause;
 	struct uri uri;
 
 	if (uri_parse(link_listener_address(d->listener), &uri, e) < 0)
@@ -38,15 +52,22 @@ int destination_listen_rdma(struct migration_destination *d, struct err *e)
 		return 0;
 	if (set_budget(d, e) == 0 && rdma_listener_new(verbs, &uri, &d->rdma, e) == 0)
 		return 0;
-	if (!d->config.rdma_fallback) {
-		cause = *e;
-		return err_set(e, cause.kind, cause.code,
-			       "%s; with --rdma-fallback tcp this side takes guests without RDMA",
-			       cause.msg);
-	}
-	log_warning("taking guests over TCP only: %s", e->msg);
-	err_clear(e);
-	return 0;
+	return go_without(d, e);
+}
+
+int destination_await_source(struct migration_destination *d, struct err *e)
+{
+	uint64_t timeout_ns = d->config.accept_timeout_ns ? d->config.accept_timeout_ns : FOR_EVER;
+	struct rdma_conn *nobody;
+
+	if (!d->rdma || rdma_listener_accept(d->rdma, NULL, link_listener_fd(d->listener),
+					     timeout_ns, d->cancel, &nobody, e) == 0)
+		return 0;
+	if (e->kind == ERR_CANCELLED)
+		return -e->code;
+	rdma_listener_free(d->rdma);
+	d->rdma = NULL;
+	return go_without(d, e);
 }
 
 int destination_accept_rdma(struct migration_destination *d, struct link *link, uint32_t index,

@@ -15,8 +15,9 @@
 
 int destination_accept(struct migration_destination *d, struct err *e)
 {
-	if (link_accept(d->listener, NULL, d->config.accept_timeout_ns, d->cancel, &d->control, e) <
-	    0)
+	if (destination_await_source(d, e) < 0 ||
+	    link_accept(d->listener, NULL, d->config.accept_timeout_ns, d->cancel, &d->control, e) <
+		    0)
 		return -e->code;
 	pthread_mutex_lock(&d->lock);
 	d->report.started_ns = clock_now_ns();
@@ -237,6 +238,9 @@ int destination_channels(struct migration_destination *d, struct err *e)
 		    admit(d, link, e) < 0)
 			return -e->code;
 	}
+	/* Nobody else is to come, and a device that is removed would wait for the listener. */
+	rdma_listener_free(d->rdma);
+	d->rdma = NULL;
 	link_set_stall_timeout(d->control, 0);
 	return 0;
 }

@@ -2,8 +2,8 @@
  * A receiver: the destination's thread for one channel connection. It checks every batch
  * (proto/batch.h), puts the pages where they belong in guest memory, and answers barriers.
  *
- * The VM is paused until they are sealed. On a failure the shared cancellation token is requested so
- * that the engine stops waiting. The source is not trusted: nothing outside RAM is ever written.
+ * The VM is paused until they are sealed. On a failure the shared cancellation token is requested
+ * so that the engine stops waiting. The source is not trusted: nothing outside RAM is ever written.
  */
 #pragma once
 

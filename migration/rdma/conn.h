@@ -92,8 +92,10 @@ int rdma_listener_new(const struct verbs_ops *v, const struct uri *uri, struct r
 		      struct err *e);
 void rdma_listener_free(struct rdma_listener *l);
 
-/* Wait for the connection that greets with @g; others are turned away. @out is NULL when @other_fd
- * became readable before it came: the source speaks instead. */
+/* Wait for the connection that greets with @g (NULL: nobody is awaited yet); others are turned
+ * away.
+ * @out is NULL when @other_fd became readable before it came: the source speaks instead. Fails when
+ * the device is removed, which waits for the listener to be freed. */
 int rdma_listener_accept(struct rdma_listener *l, const struct rdma_greeting *g, int other_fd,
 			 uint64_t timeout_ns, const struct cancel *cancel, struct rdma_conn **out,
 			 struct err *e);

@@ -402,7 +402,7 @@ static int hear(struct rdma_listener *l, const struct rdma_greeting *g, struct r
 		return failed("hear from the connection manager", ret, e);
 	type = event->event;
 	id = event->id;
-	ours = type == RDMA_CM_EVENT_CONNECT_REQUEST &&
+	ours = g && type == RDMA_CM_EVENT_CONNECT_REQUEST &&
 	       event->param.conn.private_data_len >= sizeof(*g) &&
 	       !memcmp(event->param.conn.private_data, g, sizeof(*g));
 	l->v->ack_event(l->v, event);

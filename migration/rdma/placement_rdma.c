@@ -16,10 +16,10 @@
 
 struct rdma_placement {
 	struct placement base; /* first */
-	struct placement_rdma_config config;
+	struct placement_rdma_config
+		config; /* conn is NULL once it broke: the source will say what now */
 	struct pin_window *window;
 	uint32_t marked_round; /* of the last mark */
-	bool broken;           /* the connection is gone; the source will say what now */
 };
 
 static struct rdma_placement *self(struct placement *p)
@@ -55,7 +55,7 @@ static int try_pin(struct rdma_placement *p, const struct batch_run *run, struct
 	uint64_t bytes = run->nr_pages * PAGE_BYTES;
 	struct err injected = ERR_INIT;
 
-	if (p->broken)
+	if (!p->config.conn)
 		return ENODEV;
 	if (fault_point(p->config.fault, "dst.rdma_pin", &injected) < 0)
 		return injected.code;
@@ -92,7 +92,7 @@ static int unpin_run(struct rdma_placement *p, const struct batch_run *run, stru
 
 	if (r)
 		unpin(p, r);
-	else if (!p->broken) /* else it is unpinned already, and the source does not know yet */
+	else if (p->config.conn) /* else it is unpinned already, and the source does not know yet */
 		return err_set(e, ERR_STREAM, EPROTO, "gfn 0x%llx, %u pages: not pinned",
 			       (unsigned long long)run->gfn, run->nr_pages);
 	return 0;
@@ -118,9 +118,13 @@ static void tear_down(struct rdma_placement *p)
 {
 	struct pin_region *r;
 
+	if (!p->config.conn)
+		return;
 	rdma_conn_close(p->config.conn);
 	while ((r = pin_window_any(p->window)))
 		unpin(p, r);
+	rdma_conn_free(p->config.conn);
+	p->config.conn = NULL;
 }
 
 static int hear_marks(struct rdma_placement *p, struct err *e)
@@ -149,7 +153,7 @@ static int rdma_wait(struct placement *base, struct err *e)
 	const int fds[2] = {link_fd(p->config.link), -1};
 	struct err broken = ERR_INIT;
 
-	while (!p->broken && !readable(p->config.link)) {
+	while (p->config.conn && !readable(p->config.link)) {
 		if (hear_marks(p, &broken) == 0 &&
 		    rdma_conn_wait(p->config.conn, fds, 0, p->config.cancel, &broken) == 0)
 			continue;
@@ -159,7 +163,6 @@ static int rdma_wait(struct placement *base, struct err *e)
 		}
 		log_info("%s", broken.msg);
 		tear_down(p);
-		p->broken = true;
 	}
 	return 0;
 }
@@ -169,7 +172,7 @@ static int rdma_finish(struct placement *base, uint32_t round, struct err *e)
 	struct rdma_placement *p = self(base);
 	const int fds[2] = {-1, -1};
 
-	if (p->broken)
+	if (!p->config.conn)
 		return p->marked_round == round
 			       ? 0
 			       : err_set(e, ERR_PEER, EIO,
@@ -187,7 +190,10 @@ static int rdma_finish(struct placement *base, uint32_t round, struct err *e)
 
 static void rdma_seal(struct placement *base)
 {
-	rdma_conn_close(self(base)->config.conn);
+	struct rdma_placement *p = self(base);
+
+	if (p->config.conn)
+		rdma_conn_close(p->config.conn);
 }
 
 static void rdma_free(struct placement *base)
@@ -195,7 +201,6 @@ static void rdma_free(struct placement *base)
 	struct rdma_placement *p = self(base);
 
 	tear_down(p);
-	rdma_conn_free(p->config.conn);
 	pin_window_free(p->window);
 	free(p);
 }

@@ -506,6 +506,22 @@ static void test_the_device_is_removed(void **state)
 	something_happens(fake_verbs_remove_device, true, NULL);
 }
 
+/* A device cannot go while somebody listens on it, so a destination that waits must hear of it. */
+static void test_an_idle_listener_hears_that_the_device_goes(void **state)
+{
+	struct err e = ERR_INIT;
+	struct rdma_conn *nobody;
+	struct pair p;
+
+	(void)state;
+	make_pair(&p, 1, false);
+	fake_verbs_remove_device(p.fake);
+	assert_true(rdma_listener_accept(p.listener, NULL, link_fd(p.links[1]), 5 * NS_PER_S,
+					 p.destination_cancel, &nobody, &e) < 0);
+	assert_non_null(strstr(e.msg, "was removed from this host"));
+	break_pair(&p);
+}
+
 static void test_the_completion_queue_overruns(void **state)
 {
 	(void)state;
@@ -725,6 +741,7 @@ int main(void)
 		cmocka_unit_test(test_any_call_may_fail_and_tcp_goes_on),
 		cmocka_unit_test(test_any_completion_may_fail),
 		cmocka_unit_test(test_the_device_is_removed),
+		cmocka_unit_test(test_an_idle_listener_hears_that_the_device_goes),
 		cmocka_unit_test(test_the_completion_queue_overruns),
 		cmocka_unit_test(test_nothing_happens_any_more),
 		cmocka_unit_test(test_no_device),
