@@ -11,7 +11,7 @@
 #                   qemu.log, scratch.img
 # The caller of points_define and points_build sets what start_defaults sets.
 
-readonly point_modules=(virtio_net virtio_blk ext4 bridge tun)
+readonly point_modules=(virtio_net virtio_blk crc32c_generic ext4 bridge tun)
 readonly nr_lines=8
 
 # ---- Processes ----
