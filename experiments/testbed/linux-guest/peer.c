@@ -7,13 +7,14 @@
  *       receive s=10.0 bytes=123 mbit=99.1 bad=0 longest_gap_ms=3.1
  *   peer send ADDRESS PORT SECONDS      a TCP stream to the server
  *       send s=10.0 bytes=123 mbit=99.1
- *   peer ask ADDRESS PORT SECONDS       requests over TCP, one after the other, 64 bytes each way
+ *   peer ask ADDRESS PORT SECONDS [MS]  requests over TCP, one after the other, 64 bytes each way;
+ *                                       with MS not sooner than so many milliseconds after the last
  *       ask s=10.0 answers=12345 longest_gap_ms=3.1
  *   peer echo ADDRESS PORT SECONDS [MS] a UDP datagram every MS (1) milliseconds
  *       echo s=10.0 sent=10000 lost=12 longest_gap_ms=14.0
  *
- * longest_gap_ms is the longest time in which nothing came. Exit status: 0; 1 the connection broke
- * or could not be made, or a byte was wrong; 2 wrong usage.
+ * longest_gap_ms is the longest time in which nothing came. SIGTERM ends the seconds early. Exit
+ * status: 0; 1 the connection broke or could not be made, or a byte was wrong; 2 wrong usage.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -37,6 +38,15 @@ enum {
 	NS_PER_MS = 1000 * 1000,
 	NS_PER_S = 1000 * 1000 * 1000,
 };
+
+/* Set by SIGTERM. */
+static volatile sig_atomic_t stopped;
+
+static void stop(int signal)
+{
+	(void)signal;
+	stopped = 1;
+}
 
 static int64_t now_ns(void)
 {
@@ -175,6 +185,11 @@ struct client {
 	int64_t gap_ns;
 };
 
+static bool goes_on(const struct client *c)
+{
+	return !stopped && now_ns() < c->end_ns;
+}
+
 static void came(struct client *c)
 {
 	int64_t now = now_ns();
@@ -208,7 +223,7 @@ static int receive(struct client *c)
 	uint64_t bad = 0;
 	size_t have = 0; /* bytes of a word that is not whole yet are kept in front */
 
-	while (now_ns() < c->end_ns) {
+	while (goes_on(c)) {
 		ssize_t n = recv(c->fd, (char *)words + have, sizeof(words) - have, 0);
 
 		if (n <= 0)
@@ -232,7 +247,7 @@ static int send_stream(struct client *c)
 	static uint64_t words[BUFFER_BYTES / 8];
 	uint64_t next = 0;
 
-	while (now_ns() < c->end_ns) {
+	while (goes_on(c)) {
 		fill(words, BUFFER_BYTES / 8, &next);
 		if (!send_all(c->fd, words, sizeof(words)))
 			return broken("send");
@@ -242,12 +257,20 @@ static int send_stream(struct client *c)
 	return 0;
 }
 
+static void wait_until(int64_t due_ns)
+{
+	struct timespec ts = {.tv_sec = due_ns / NS_PER_S, .tv_nsec = due_ns % NS_PER_S};
+
+	clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &ts, NULL);
+}
+
 static int ask(struct client *c)
 {
 	char buffer[ASK_BYTES] = {0};
 	uint64_t nr = 0;
 
-	for (; now_ns() < c->end_ns; nr++) {
+	for (; goes_on(c); nr++) {
+		wait_until(c->begin_ns + (int64_t)nr * c->interval_ns);
 		if (!send_all(c->fd, buffer, sizeof(buffer)) ||
 		    recv(c->fd, buffer, sizeof(buffer), MSG_WAITALL) != sizeof(buffer))
 			return broken("ask");
@@ -266,12 +289,14 @@ static int echo(struct client *c)
 	uint64_t got = 0;
 	uint64_t number;
 
-	while (now_ns() < c->end_ns + NS_PER_S && (got < sent || now_ns() < c->end_ns)) {
+	while (now_ns() < c->end_ns + NS_PER_S && (got < sent || goes_on(c))) {
 		int64_t due = c->begin_ns + (int64_t)sent * c->interval_ns;
 		int64_t wait = due - now_ns();
 		struct timespec ts = {.tv_nsec = wait > 0 && wait < NS_PER_S ? wait : 0};
 
-		if (wait <= 0 && now_ns() < c->end_ns) {
+		if (stopped && now_ns() < c->end_ns)
+			c->end_ns = now_ns();
+		if (wait <= 0 && goes_on(c)) {
 			send(c->fd, &sent, sizeof(sent), MSG_NOSIGNAL);
 			sent++;
 		}
@@ -290,11 +315,12 @@ static const struct {
 	const char *word;
 	int type;
 	int (*run)(struct client *c);
+	int interval_ms;
 } clients[] = {
-	{"receive", SOCK_STREAM, receive},
-	{"send", SOCK_STREAM, send_stream},
-	{"ask", SOCK_STREAM, ask},
-	{"echo", SOCK_DGRAM, echo},
+	{"receive", SOCK_STREAM, receive, 0},
+	{"send", SOCK_STREAM, send_stream, 0},
+	{"ask", SOCK_STREAM, ask, 0},
+	{"echo", SOCK_DGRAM, echo, 1},
 };
 
 static int run_client(size_t i, const struct sockaddr_in *to, double s, int interval_ms)
@@ -303,6 +329,7 @@ static int run_client(size_t i, const struct sockaddr_in *to, double s, int inte
 			   .interval_ns = (int64_t)interval_ms * NS_PER_MS};
 	int one = 1;
 
+	signal(SIGTERM, stop); /* what it interrupts goes on */
 	if (connect(c.fd, (const struct sockaddr *)to, sizeof(*to))) {
 		fprintf(stderr, "peer %s: cannot connect: %s\n", clients[i].word, strerror(errno));
 		return 1;
@@ -328,7 +355,8 @@ int main(int argc, char **argv)
 		for (size_t i = 0; i < sizeof(clients) / sizeof(clients[0]); i++)
 			if (!strcmp(argv[1], clients[i].word))
 				return run_client(i, &to, atof(argv[4]),
-						  argc == 6 ? atoi(argv[5]) : 1);
+						  argc == 6 ? atoi(argv[5])
+							    : clients[i].interval_ms);
 	}
 	fprintf(stderr, "usage: peer serve PORT\n"
 			"       peer receive|send|ask|echo ADDRESS PORT SECONDS [MS]\n");
