@@ -131,17 +131,18 @@ stage_interpreter() {
 	[[ $line == '#!'* ]] || return 0
 	read -ra words <<<"${line#\#!}"
 	if [[ ${words[0]} == */env ]]; then
-		mkdir -p "$stage/usr/bin"
-		ln -sf /bin/busybox "$stage/usr/bin/env"
 		stage_command "${words[1]}"
 	elif [[ ! -e $stage${words[0]} ]]; then
 		stage_command "${words[0]}"
 	fi
 }
 
-# stage_bash: scripts of the tree are bash, busybox has none.
+# stage_bash: scripts of the tree are bash, busybox has none. They name /usr/bin/env, whoever starts
+# them.
 stage_bash() {
 	local path
+	mkdir -p "$stage/usr/bin"
+	ln -sf /bin/busybox "$stage/usr/bin/env"
 	path=$(type -P bash) && stage_file "$path" /bin/bash
 }
 
