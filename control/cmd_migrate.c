@@ -19,6 +19,7 @@
 #include "control/report_json.h"
 #include "control/report_text.h"
 #include "migration/params.h"
+#include "migration/policy.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/log.h"
 #include "vmm/base/units.h"
@@ -33,6 +34,7 @@ struct migrate_options {
 	uint64_t nr_channels;
 	const char *codec;
 	const char *tracker;
+	const char *policy;
 	const char *copy_disks;
 	bool auto_converge;
 	bool verify;
@@ -55,6 +57,11 @@ static const struct option_spec specs[] = {
 	 OPTION_STRING, AT(codec), 0, 0},
 	{"dirty", "TRACKER", "bitmap or clear-log; default: what 'run' was told", OPTION_STRING,
 	 AT(tracker), 0, 0},
+	{"policy", "NAME",
+	 "when to switch over: patient (default: within the limit, and as soon\n"
+	 "as another round would not shorten the pause much) or eager (as soon\n"
+	 "as it is within the limit)",
+	 OPTION_STRING, AT(policy), 0, 0},
 	{"copy-disks", "WHICH",
 	 "send the contents of these disks, too: all, or numbers such as\n"
 	 "0,2; default: none, the destination opens the same images",
@@ -82,12 +89,9 @@ static const struct syntax syntax = {
 	.synopsis = "QMP-SOCKET URI [OPTION]...",
 	.about =
 		"Move the guest of the VMM behind QMP-SOCKET (a path or unix:PATH) to the 'godwit\n"
-		"receive' at URI (tcp:HOST:PORT, rdma:HOST:PORT or unix:PATH) while it runs. Until "
-		"the "
-		"destination\n"
-		"has everything and has said so, any failure leaves the guest running where it "
-		"is.\n"
-		"Ctrl-C cancels.",
+		"receive' at URI (tcp:HOST:PORT, rdma:HOST:PORT or unix:PATH) while it runs.\n"
+		"Until the destination has everything and has said so, any failure leaves the\n"
+		"guest running where it is. Ctrl-C cancels.",
 	.options = specs,
 	.nr_options = sizeof(specs) / sizeof(specs[0]),
 	.positional = positional,
@@ -126,6 +130,7 @@ static int check(struct migrate *m, struct err *e)
 	p.downtime_limit_ns = m->o.downtime_limit_ns;
 	p.nr_channels = (uint32_t)m->o.nr_channels;
 	snprintf(p.codec, sizeof(p.codec), "%s", m->o.codec);
+	snprintf(p.policy, sizeof(p.policy), "%s", m->o.policy);
 	snprintf(p.copy_disks, sizeof(p.copy_disks), "%s", m->o.copy_disks);
 	if (m->o.tracker)
 		snprintf(p.tracker, sizeof(p.tracker), "%s", m->o.tracker);
@@ -164,12 +169,12 @@ static int configure(struct migrate *m, struct err *e)
 				 capability("multifd", m->o.nr_channels > 1),
 				 capability("x-godwit-verify", m->o.verify),
 				 capability("x-godwit-rdma-fallback", m->fallback));
-	json_t *params = json_pack("{s:I,s:I,s:I,s:I,s:s,s:s}", "max-bandwidth",
-				   (json_int_t)m->o.bytes_per_s, "x-godwit-downtime-limit-ns",
-				   (json_int_t)m->o.downtime_limit_ns, "multifd-channels",
-				   (json_int_t)m->o.nr_channels, "x-godwit-rdma-pin",
-				   (json_int_t)m->pin_bytes, "x-godwit-codec", m->o.codec,
-				   "x-godwit-copy-disks", m->o.copy_disks);
+	json_t *params = json_pack(
+		"{s:I,s:I,s:I,s:I,s:s,s:s,s:s}", "max-bandwidth", (json_int_t)m->o.bytes_per_s,
+		"x-godwit-downtime-limit-ns", (json_int_t)m->o.downtime_limit_ns,
+		"multifd-channels", (json_int_t)m->o.nr_channels, "x-godwit-rdma-pin",
+		(json_int_t)m->pin_bytes, "x-godwit-codec", m->o.codec, "x-godwit-policy",
+		m->o.policy, "x-godwit-copy-disks", m->o.copy_disks);
 	int ret;
 
 	if (m->o.tracker)
@@ -351,6 +356,7 @@ int cmd_migrate(int argc, char **argv)
 		.o = {.downtime_limit_ns = 300 * NS_PER_MS,
 		      .nr_channels = 1,
 		      .codec = "auto",
+		      .policy = POLICY_DEFAULT,
 		      .copy_disks = ""},
 		.signals = -1,
 	};

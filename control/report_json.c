@@ -165,6 +165,7 @@ json_t *report_to_json(const struct migration_report *report)
 	json_object_set_new(json, "uri", json_text(report->uri));
 	json_object_set_new(json, "tracker", json_text(report->tracker));
 	json_object_set_new(json, "codec", json_text(report->codec));
+	json_object_set_new(json, "policy", json_text(report->policy));
 	json_object_set_new(json, "verified", json_boolean(report->verified));
 	json_object_set_new(json, "phase", json_string(migration_phase_name(report->phase)));
 	put_numbers(json, report_numbers, report);
@@ -227,6 +228,7 @@ void report_from_json(json_t *json, struct migration_report *report)
 	get_text(json, "uri", report->uri, sizeof(report->uri));
 	get_text(json, "tracker", report->tracker, sizeof(report->tracker));
 	get_text(json, "codec", report->codec, sizeof(report->codec));
+	get_text(json, "policy", report->policy, sizeof(report->policy));
 	report->ended = json_is_true(json_object_get(json, "ended"));
 	report->verified = json_is_true(json_object_get(json, "verified"));
 	get_numbers(json, report_numbers, report);

@@ -6,6 +6,7 @@
 #include "dirty-tracking/dirty.h"
 #include "migration/codec.h"
 #include "migration/disk_set.h"
+#include "migration/policy.h"
 #include "migration/rdma/pin_limit.h"
 #include "vmm/base/clock.h"
 
@@ -16,6 +17,7 @@ void migration_params_init(struct migration_params *p)
 		.nr_channels = 1,
 		.codec = "auto",
 		.tracker = "bitmap",
+		.policy = POLICY_DEFAULT,
 		.rdma_pin_bytes = MIGRATION_RDMA_PIN,
 		.throttle_initial = 20,
 		.throttle_increment = 10,
@@ -65,7 +67,7 @@ int migration_params_check(const struct migration_params *p, struct err *e)
 			(unsigned long long)p->rdma_pin_bytes / 1024, p->nr_channels,
 			p->nr_channels * PIN_MIN_CHANNEL_BYTES / 1024);
 	if (check_throttle(p, e) < 0 || codec_check_name(p->codec, e) < 0 ||
-	    disk_set_parse(p->copy_disks, &copied, e) < 0)
+	    !policy_by_name(p->policy, e) || disk_set_parse(p->copy_disks, &copied, e) < 0)
 		return -e->code;
 	return check_tracker(p->tracker, e);
 }

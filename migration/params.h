@@ -18,6 +18,7 @@ struct migration_params {
 	uint32_t nr_channels;       /* 1 to MIGRATION_MAX_CHANNELS; default 1 */
 	char codec[16];             /* auto, none, lz4; default auto */
 	char tracker[16];           /* bitmap, clear-log; default bitmap */
+	char policy[16];            /* patient, eager; default patient (migration/policy.h) */
 	bool verify;                /* compare digests of RAM, state and disks before commit */
 	char copy_disks[32]; /* disks whose contents go in the stream: "all", "0,2"; default none,
 			      * both sides open the same images */

@@ -1,17 +1,32 @@
 #include "migration/policy.h"
 
-#include <stdbool.h>
+#include <errno.h>
+#include <string.h>
 
 /* Rounds that the speed estimate looks back over, and how many pages give a round a say: smaller
  * ones tell more about round trips than about speed. */
 #define WINDOW        5
 #define WEIGHTY_PAGES 64
 
-/* Once the limit is met, further rounds still buy a shorter blackout as long as each of them is
- * cheap and more than halves what is left. */
-#define POLISH_FACTOR   2
-#define POLISH_MAX      6
-#define NOT_WORTH_IT_NS 300000ull /* a round's own fixed cost; below it nothing is won */
+static const struct policy_ops *const policies[] = {&policy_patient, &policy_eager};
+
+#define NR_POLICIES (sizeof(policies) / sizeof(policies[0]))
+
+const struct policy_ops *policy_by_name(const char *name, struct err *e)
+{
+	char names[128] = "";
+
+	for (size_t i = 0; i < NR_POLICIES; i++) {
+		if (!strcmp(policies[i]->name, name))
+			return policies[i];
+		strncat(names, i ? " or " : "", sizeof(names) - strlen(names) - 1);
+		strncat(names, policies[i]->name, sizeof(names) - strlen(names) - 1);
+	}
+	err_set(e, ERR_USAGE, EINVAL, "there is no policy '%s'; choose %s", name, names);
+	return NULL;
+}
+
+/* ---- Predicting ---- */
 
 static uint64_t round_ns_per_page(const struct policy_round *r)
 {
@@ -40,28 +55,30 @@ static uint64_t ns_per_page(const struct policy_round *rounds, uint32_t nr_round
 	return nr ? sorted[nr / 2] : 0;
 }
 
-/* How many rounds in a row, up to now, ended within the limit already: those were polish. */
-static uint32_t polish_rounds(const struct policy_params *params, const struct policy_round *rounds,
-			      uint32_t nr_rounds)
+struct policy_decision policy_predict(const struct policy_params *params,
+				      const struct policy_round *rounds, uint32_t nr_rounds,
+				      uint64_t pending_pages)
 {
-	uint32_t nr = 0;
+	uint64_t page_ns = ns_per_page(rounds, nr_rounds);
 
-	while (nr < nr_rounds && rounds[nr_rounds - 1 - nr].duration_ns + params->switchover_ns <=
-					 params->downtime_limit_ns)
-		nr++;
-	return nr;
+	return (struct policy_decision){.predicted_downtime_ns =
+						pending_pages * page_ns + params->switchover_ns,
+					.ns_per_page = page_ns,
+					.throttle_percent = rounds[nr_rounds - 1].throttle_percent};
 }
 
-static bool worth_polishing(const struct policy_params *params, const struct policy_round *rounds,
-			    uint32_t nr_rounds, uint64_t pending_ns, uint64_t page_ns)
+bool policy_within_limit(const struct policy_params *params, const struct policy_decision *d)
 {
-	uint64_t rate = rounds[nr_rounds - 1].dirty_pages_per_s;
-	double next_pages = (double)rate * (double)(pending_ns + NOT_WORTH_IT_NS) / 1e9;
-	double next_ns = next_pages * (double)page_ns;
+	uint64_t pending_ns = d->predicted_downtime_ns - params->switchover_ns;
 
-	return pending_ns > NOT_WORTH_IT_NS && next_ns * POLISH_FACTOR < (double)pending_ns &&
-	       polish_rounds(params, rounds, nr_rounds) < POLISH_MAX;
+	/* A limit below the fixed cost can never be met; with nothing left to send this is the
+	 * best. */
+	return d->predicted_downtime_ns <= params->downtime_limit_ns ||
+	       (pending_ns <= POLICY_NOT_WORTH_IT_NS &&
+		params->switchover_ns > params->downtime_limit_ns);
 }
+
+/* ---- Not yet ---- */
 
 /* As QEMU's throttle-trigger-threshold of 50: a round after which more than half as much is dirty
  * as it sent wins too little; twice in a row is no accident. */
@@ -97,36 +114,18 @@ static uint32_t next_throttle(const struct policy_params *params, uint32_t perce
 	return next < params->throttle_max ? next : params->throttle_max;
 }
 
-struct policy_decision policy_decide(const struct policy_params *params,
-				     const struct policy_round *rounds, uint32_t nr_rounds,
-				     uint64_t pending_pages)
+void policy_not_yet(const struct policy_params *params, const struct policy_round *rounds,
+		    uint32_t nr_rounds, struct policy_decision *d)
 {
-	uint64_t page_ns = ns_per_page(rounds, nr_rounds);
-	uint64_t pending_ns = pending_pages * page_ns;
-	struct policy_decision d = {.predicted_downtime_ns = pending_ns + params->switchover_ns,
-				    .ns_per_page = page_ns,
-				    .throttle_percent = rounds[nr_rounds - 1].throttle_percent};
-	bool within = d.predicted_downtime_ns <= params->downtime_limit_ns;
-
-	/* A limit below the fixed cost can never be met; with nothing left to send this is the
-	 * best. */
-	if (!within && pending_ns <= NOT_WORTH_IT_NS &&
-	    params->switchover_ns > params->downtime_limit_ns)
-		within = true;
-	if (within && !worth_polishing(params, rounds, nr_rounds, pending_ns, page_ns)) {
-		d.verdict = POLICY_SWITCH_OVER;
-		d.why = "the rest fits the downtime limit";
-	} else if (!within && params->max_rounds && nr_rounds >= params->max_rounds) {
-		d.verdict = POLICY_GIVE_UP;
-		d.why = "not converged within the allowed rounds";
-	} else if (!within && throttle_more(params, rounds, nr_rounds)) {
-		d.verdict = POLICY_THROTTLE;
-		d.throttle_percent = next_throttle(params, d.throttle_percent);
-		d.why = "the guest writes faster than the link sends";
+	if (params->max_rounds && nr_rounds >= params->max_rounds) {
+		d->verdict = POLICY_GIVE_UP;
+		d->why = "not converged within the allowed rounds";
+	} else if (throttle_more(params, rounds, nr_rounds)) {
+		d->verdict = POLICY_THROTTLE;
+		d->throttle_percent = next_throttle(params, d->throttle_percent);
+		d->why = "the guest writes faster than the link sends";
 	} else {
-		d.verdict = POLICY_AGAIN;
-		d.why = within ? "another cheap round shortens the blackout"
-			       : "the rest exceeds the downtime limit";
+		d->verdict = POLICY_AGAIN;
+		d->why = "the rest exceeds the downtime limit";
 	}
-	return d;
 }

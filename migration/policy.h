@@ -2,10 +2,19 @@
  * When to stop copying and switch over: a pure function of parameters and round history.
  *
  * No clocks, no I/O, no state: it can be tested as a table and replayed from a report. Any thread.
+ * A policy is one file and one line in policy.c's table.
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
+
+#include "vmm/base/err.h"
+
+#define POLICY_DEFAULT "patient"
+
+/* A round's own fixed cost: with less than that to send, another round wins nothing. */
+#define POLICY_NOT_WORTH_IT_NS 300000ull
 
 enum policy_verdict {
 	POLICY_AGAIN,       /* send another round while the guest runs */
@@ -44,6 +53,30 @@ struct policy_decision {
 
 /* @rounds[0..nr_rounds) is the history, oldest first (at least one); @pending_pages is what is
  * dirty now. */
-struct policy_decision policy_decide(const struct policy_params *params,
-				     const struct policy_round *rounds, uint32_t nr_rounds,
-				     uint64_t pending_pages);
+struct policy_ops {
+	const char *name; /* under 16 characters */
+	struct policy_decision (*decide)(const struct policy_params *params,
+					 const struct policy_round *rounds, uint32_t nr_rounds,
+					 uint64_t pending_pages);
+};
+
+extern const struct policy_ops policy_patient; /* uses the time it is given to shorten the pause */
+extern const struct policy_ops policy_eager;   /* pauses as soon as it may, as QEMU does */
+
+/* NULL and ERR_USAGE, which lists the names, when there is none. */
+const struct policy_ops *policy_by_name(const char *name, struct err *e);
+
+/* ---- What policies are made of ---- */
+
+/* How long the pause would be now, by the speed of the last rounds; no verdict yet. */
+struct policy_decision policy_predict(const struct policy_params *params,
+				      const struct policy_round *rounds, uint32_t nr_rounds,
+				      uint64_t pending_pages);
+
+/* Does the predicted pause keep the limit? One that nothing could keep is kept as well as it can.
+ */
+bool policy_within_limit(const struct policy_params *params, const struct policy_decision *d);
+
+/* The verdict for a pause that would be too long: again, throttle or give up. */
+void policy_not_yet(const struct policy_params *params, const struct policy_round *rounds,
+		    uint32_t nr_rounds, struct policy_decision *d);

@@ -83,6 +83,7 @@ struct migration_report {
 	char uri[400];
 	char tracker[16];
 	char codec[16];
+	char policy[16]; /* the source's; "" at the destination */
 	uint32_t nr_channels;
 	bool verified; /* digests of RAM and state compared equal */
 

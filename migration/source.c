@@ -190,11 +190,13 @@ static void init_report(struct migration_source *s)
 	memcpy(r->uri, s->uri.text, sizeof(r->uri));
 	memcpy(r->tracker, s->params.tracker, sizeof(r->tracker));
 	memcpy(r->codec, s->params.codec, sizeof(r->codec));
+	memcpy(r->policy, s->params.policy, sizeof(r->policy));
 }
 
 static int init(struct migration_source *s, struct err *e)
 {
-	if (cancel_new(&s->cancel, e) < 0 ||
+	s->policy = policy_by_name(s->params.policy, e);
+	if (!s->policy || cancel_new(&s->cancel, e) < 0 ||
 	    rate_limit_new(s->params.max_bytes_per_s, s->cancel, &s->limit, e) < 0 ||
 	    round_init(&s->round, vm_mem(s->vm), e) < 0)
 		return -e->code;

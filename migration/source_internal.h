@@ -45,6 +45,7 @@ struct migration_source {
 	struct throttle *throttle; /* NULL: the guest runs freely */
 	uint64_t throttled_at_ns;
 	struct round round;
+	const struct policy_ops *policy;
 	struct policy_round history[REPORT_MAX_ROUNDS];
 	uint32_t nr_history;
 	struct disk_set disks;

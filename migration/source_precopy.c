@@ -156,7 +156,7 @@ static struct policy_decision decide(struct migration_source *s)
 		params.throttle_increment = s->params.throttle_increment;
 		params.throttle_max = s->params.throttle_max;
 	}
-	d = policy_decide(&params, s->history, s->nr_history, pending_pages(s));
+	d = s->policy->decide(&params, s->history, s->nr_history, pending_pages(s));
 	pthread_mutex_lock(&s->lock);
 	s->report.predicted_downtime_ns = d.predicted_downtime_ns;
 	s->report.dirty_pages_per_s = rate;

@@ -30,6 +30,8 @@ static struct policy_decision settled_decide(const struct policy_params *params,
 	return d;
 }
 
+static const struct policy_ops policy_settled = {.name = "settled", .decide = settled_decide};
+
 /* ---- The test: a table, because a policy is a pure function ---- */
 
 static void test_table(void **state)
@@ -50,8 +52,9 @@ static void test_table(void **state)
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
 		const struct policy_params params = {.max_rounds = rows[i].max_rounds};
 
-		assert_int_equal(settled_decide(&params, &round, 1, rows[i].pending_pages).verdict,
-				 rows[i].want);
+		assert_int_equal(
+			policy_settled.decide(&params, &round, 1, rows[i].pending_pages).verdict,
+			rows[i].want);
 	}
 }
 

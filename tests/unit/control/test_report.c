@@ -22,6 +22,7 @@ static struct migration_report sample(uint32_t nr_rounds)
 		.uri = "tcp:127.0.0.1:4444",
 		.tracker = "clear-log",
 		.codec = "auto",
+		.policy = "patient",
 		.nr_channels = 2,
 		.verified = true,
 		.started_ns = 123456789,

@@ -180,8 +180,8 @@ static void test_table(void **state)
 	(void)state;
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
 		const struct row *r = &rows[i];
-		struct policy_decision d =
-			policy_decide(&r->params, r->rounds, r->nr_rounds, r->pending_pages);
+		struct policy_decision d = policy_patient.decide(&r->params, r->rounds,
+								 r->nr_rounds, r->pending_pages);
 
 		if (d.verdict != r->want)
 			fail_msg("%s: verdict %d (%s)", r->name, d.verdict, d.why);
@@ -195,7 +195,7 @@ static void test_prediction(void **state)
 {
 	const struct policy_params params = {.downtime_limit_ns = 20 * MS, .switchover_ns = 3 * MS};
 	const struct policy_round round = FAST_ROUND(100000, 0);
-	struct policy_decision d = policy_decide(&params, &round, 1, 4000);
+	struct policy_decision d = policy_patient.decide(&params, &round, 1, 4000);
 
 	(void)state;
 	assert_int_equal(d.ns_per_page, 1001);
@@ -217,7 +217,7 @@ static void test_simulated_migration_ends(void **state)
 		assert_true(nr < 64);
 		rounds[nr++] = (struct policy_round)FAST_ROUND(pending, 500000);
 		pending /= 2;
-		d = policy_decide(&params, rounds, nr, pending);
+		d = policy_patient.decide(&params, rounds, nr, pending);
 		if (d.verdict == POLICY_SWITCH_OVER) {
 			assert_true(d.predicted_downtime_ns <= params.downtime_limit_ns);
 			return;
@@ -226,12 +226,37 @@ static void test_simulated_migration_ends(void **state)
 	}
 }
 
+static void test_eager_does_not_polish(void **state)
+{
+	const struct policy_params params = {.downtime_limit_ns = 300 * MS};
+	const struct policy_round round = FAST_ROUND(1000000, 50000);
+
+	(void)state;
+	assert_int_equal(policy_patient.decide(&params, &round, 1, 100000).verdict, POLICY_AGAIN);
+	assert_int_equal(policy_eager.decide(&params, &round, 1, 100000).verdict,
+			 POLICY_SWITCH_OVER);
+	assert_int_equal(policy_eager.decide(&params, &round, 1, 400000).verdict, POLICY_AGAIN);
+}
+
+static void test_names(void **state)
+{
+	struct err e = ERR_INIT;
+
+	(void)state;
+	assert_ptr_equal(policy_by_name(POLICY_DEFAULT, &e), &policy_patient);
+	assert_ptr_equal(policy_by_name("eager", &e), &policy_eager);
+	assert_null(policy_by_name("hasty", &e));
+	assert_string_equal(e.msg, "there is no policy 'hasty'; choose patient or eager");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_table),
 		cmocka_unit_test(test_prediction),
 		cmocka_unit_test(test_simulated_migration_ends),
+		cmocka_unit_test(test_eager_does_not_polish),
+		cmocka_unit_test(test_names),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
