@@ -58,8 +58,10 @@ const struct codec_ops *codec_choose(struct codec_choice *c)
 
 	if (!c->automatic || !c->codec)
 		return c->codec;
+	/* The second batch is tried: waiting for a probe's turn would cost a slow link 64 batches,
+	 * and small guests have no more than that. */
 	if (c->codec_ns_per_byte == 0)
-		return probe ? c->codec : NULL;
+		return c->nr_batches > 1 ? c->codec : NULL;
 	return compressing_pays(c) != probe ? c->codec : NULL;
 }
 

@@ -34,8 +34,9 @@ int codec_check_name(const char *name, struct err *e);
 
 /*
  * What to do with the next batch. `auto` compares, per batch, sending it raw with compressing
- * first, from the measured speed of the link and of the codec and the measured ratio. Every
- * CODEC_PROBE_INTERVAL batches it tries the other way so that the measurements stay fresh.
+ * first, from the measured speed of the link and of the codec and the measured ratio. The first
+ * batch goes raw and the second one compressed, to measure; every CODEC_PROBE_INTERVAL batches it
+ * tries the other way so that the measurements stay fresh.
  *
  * One per channel, used by its worker only.
  */

@@ -71,38 +71,44 @@ static const struct codec_ops codec_words = {
 
 /* ---- The test ---- */
 
-static uint8_t page[4096];
-static uint8_t packed[4096];
-static uint8_t unpacked[4096];
+#define PAGE 4096
 
 static void test_round_trip(void **state)
 {
+	uint8_t page[PAGE];
+	uint8_t packed[PAGE];
+	uint8_t unpacked[PAGE];
 	struct err e = ERR_INIT;
 	size_t n;
 
 	(void)state;
-	memset(page, 0x11, 2048);
-	memset(page + 2048, 0x22, 2048);
-	n = codec_words.compress(page, sizeof(page), packed, sizeof(packed));
+	memset(page, 0x11, PAGE / 2);
+	memset(page + PAGE / 2, 0x22, PAGE / 2);
+	n = codec_words.compress(page, PAGE, packed, PAGE);
 	assert_int_equal(n, 2 * sizeof(struct word_run));
-	assert_int_equal(codec_words.decompress(packed, n, unpacked, sizeof(unpacked), &e), 0);
-	assert_memory_equal(unpacked, page, sizeof(page));
+	assert_int_equal(codec_words.decompress(packed, n, unpacked, PAGE, &e), 0);
+	assert_memory_equal(unpacked, page, PAGE);
 }
 
 static void test_noise_does_not_fit(void **state)
 {
+	uint8_t page[PAGE];
+	uint8_t packed[PAGE];
+
 	(void)state;
-	for (size_t i = 0; i < sizeof(page); i++)
+	for (size_t i = 0; i < PAGE; i++)
 		page[i] = (uint8_t)(i * 2654435761u >> 13);
-	assert_int_equal(codec_words.compress(page, sizeof(page), packed, 3584), 0);
+	assert_int_equal(codec_words.compress(page, PAGE, packed, PAGE - 512), 0);
 }
 
 static void expect_refused(struct word_run run, size_t len)
 {
+	uint8_t packed[sizeof(run)];
+	uint8_t unpacked[PAGE];
 	struct err e = ERR_INIT;
 
 	memcpy(packed, &run, sizeof(run));
-	assert_true(codec_words.decompress(packed, len, unpacked, sizeof(unpacked), &e) < 0);
+	assert_true(codec_words.decompress(packed, len, unpacked, PAGE, &e) < 0);
 	assert_int_equal(e.kind, ERR_STREAM);
 }
 

@@ -90,15 +90,16 @@ static void test_fixed_choices_never_change(void **state)
 	assert_true(codec_choice_init(&c, "snappy", &e) < 0);
 }
 
-/* How often `auto` packs, of 1024 batches, with these measured speeds. */
-static int nr_packed(double link_ns_per_byte, double codec_ns_per_byte, double ratio)
+/* How often `auto` packs, of so many batches, with these measured speeds. */
+static int nr_packed_of(int nr_batches, double link_ns_per_byte, double codec_ns_per_byte,
+			double ratio)
 {
 	struct codec_choice c;
 	struct err e = ERR_INIT;
 	int nr = 0;
 
 	assert_int_equal(codec_choice_init(&c, "auto", &e), 0);
-	for (int i = 0; i < 1024; i++) {
+	for (int i = 0; i < nr_batches; i++) {
 		if (codec_choose(&c)) {
 			nr++;
 			codec_note_codec(&c, (uint64_t)(codec_ns_per_byte * LEN), LEN,
@@ -109,6 +110,11 @@ static int nr_packed(double link_ns_per_byte, double codec_ns_per_byte, double r
 	return nr;
 }
 
+static int nr_packed(double link_ns_per_byte, double codec_ns_per_byte, double ratio)
+{
+	return nr_packed_of(1024, link_ns_per_byte, codec_ns_per_byte, ratio);
+}
+
 static void test_auto_follows_the_measurements(void **state)
 {
 	(void)state;
@@ -116,6 +122,9 @@ static void test_auto_follows_the_measurements(void **state)
 	assert_true(nr_packed(8, 1, 0.5) > 900);
 	/* 40 Gbit/s: it does not, except for a probe now and then. */
 	assert_in_range(nr_packed(0.2, 1, 0.5), 1, 20);
+	/* A small guest has few batches: the first to measure the link, all others packed. */
+	assert_int_equal(nr_packed_of(16, 8, 1, 0.5), 15);
+	assert_int_equal(nr_packed_of(16, 0.2, 1, 0.5), 1);
 	/* Incompressible: never worth it. */
 	assert_in_range(nr_packed(8, 1, 1.0), 1, 20);
 }
