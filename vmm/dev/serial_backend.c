@@ -163,14 +163,15 @@ static void receive_input(struct serial_backend *b)
 
 /* --- the thread --- */
 
-/* False once the thread is to end. */
-static bool keep_running(struct serial_backend *b)
+/* False once the thread is to end. @tried: to send what is left, since that was asked for. Without
+ * a try it would be lost wherever this thread gets no processor before the deadline. */
+static bool keep_running(struct serial_backend *b, bool tried)
 {
 	bool run;
 
 	pthread_mutex_lock(&b->lock);
-	run = !b->stop ||
-	      (b->out_len && b->port.out_fd >= 0 && clock_now_ns() < b->flush_deadline_ns);
+	run = !b->stop || (b->out_len && b->port.out_fd >= 0 &&
+			   (!tried || clock_now_ns() < b->flush_deadline_ns));
 	pthread_mutex_unlock(&b->lock);
 	return run;
 }
@@ -239,10 +240,13 @@ static void *backend_thread(void *arg)
 {
 	struct serial_backend *b = arg;
 	struct pollfd fds[NR_POLLED];
+	bool tried = false;
 
-	while (keep_running(b)) {
-		int timeout_ms = plan(b, fds);
+	while (keep_running(b, tried)) {
+		int timeout_ms;
 
+		tried = stopping(b);
+		timeout_ms = plan(b, fds);
 		if (poll(fds, NR_POLLED, timeout_ms) >= 0)
 			serve(b, fds);
 	}
