@@ -27,7 +27,7 @@ extern char **environ;
 
 struct bench_options {
 	uint64_t rounds;
-	const char *kernel, *qemu, *plot;
+	const char *kernel, *qemu, *plot, *save;
 	uint64_t patience_ns;
 	bool shadow, no_migration, json;
 };
@@ -46,6 +46,7 @@ static const struct option_spec specs[] = {
 	{"patience", "TIME", "for one table, default 300s", OPTION_NS, AT(patience_ns), 0, 0},
 	{"plot", "FILE", "an SVG of the tables, by gnuplot", OPTION_STRING, AT(plot), 0, 0},
 	{"json", NULL, "print the tables as JSON", OPTION_FLAG, AT(json), 0, 0},
+	{"save", "FILE", "the same JSON into FILE", OPTION_STRING, AT(save), 0, 0},
 };
 
 static const char *const no_positional[] = {NULL};
@@ -55,7 +56,8 @@ static const struct syntax syntax = {
 	.synopsis = "[OPTION]...",
 	.about = "Measure what each kind of exit costs a guest (L1) and a guest's guest (L2), in "
 		 "TSC\n"
-		 "cycles, and how many exits this host (L0) has for each, by KVM's statistics.\n"
+		 "cycles (of the fastest eighth), and how many exits this host (L0) has for each, "
+		 "by KVM's statistics.\n"
 		 "Latencies of hlt-wake and timer are from the deadline to the handler.",
 	.options = specs,
 	.nr_options = sizeof(specs) / sizeof(specs[0]),
@@ -239,6 +241,30 @@ static int bench(struct bench *b, struct err *e)
 	return ret;
 }
 
+static int save(const struct bench *b, struct err *e)
+{
+	FILE *out = fopen(b->o.save, "we");
+
+	if (!out)
+		return err_sys(e, "--save %s", b->o.save);
+	bench_print_json(out, b->runs, b->nr_runs);
+	return fclose(out) ? err_sys(e, "--save %s", b->o.save) : 0;
+}
+
+/* What was measured before anything failed is shown, too. */
+static int show(const struct bench *b, struct err *e)
+{
+	int ret = b->o.save ? save(b, e) : 0;
+
+	if (b->o.json)
+		bench_print_json(stdout, b->runs, b->nr_runs);
+	else
+		bench_print_text(stdout, b->runs, b->nr_runs);
+	if (ret == 0 && b->o.plot)
+		ret = bench_plot(b->o.plot, b->runs, b->nr_runs, e);
+	return ret;
+}
+
 int nested_bench(int argc, char **argv)
 {
 	struct bench *b = calloc(1, sizeof(*b));
@@ -252,12 +278,8 @@ int nested_bench(int argc, char **argv)
 	status = options_parse_or_exit(&syntax, argc, argv, &b->o, &p);
 	if (status < 0) {
 		status = bench(b, &e) < 0 ? command_fail(&e) : EXIT_OK;
-		if (b->o.json)
-			bench_print_json(stdout, b->runs, b->nr_runs);
-		else
-			bench_print_text(stdout, b->runs, b->nr_runs);
-		if (status == EXIT_OK && b->o.plot &&
-		    bench_plot(b->o.plot, b->runs, b->nr_runs, &e) < 0)
+		e = (struct err)ERR_INIT;
+		if (b->nr_runs && show(b, &e) < 0)
 			status = command_fail(&e);
 	}
 	free(b);

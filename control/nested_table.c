@@ -166,19 +166,26 @@ static void plot_data(FILE *out, const struct bench_run *runs, uint32_t nr)
 
 int bench_plot(const char *path, const struct bench_run *runs, uint32_t nr, struct err *e)
 {
+	/* A hue for each run: light for L1, dark for L2. */
+	static const char *const colour[BENCH_MAX_RUNS][2] = {{"#9ecae1", "#2171b5"},
+							      {"#a1d99b", "#238b45"},
+							      {"#fdae6b", "#d94801"},
+							      {"#bcbddc", "#6a51a3"}};
 	FILE *out = popen("gnuplot", "we");
 
 	if (!out)
 		return err_sys(e, "--plot: cannot start gnuplot");
 	fprintf(out,
 		"set terminal svg size 900,480\nset output '%s'\nset style data histograms\n"
-		"set style fill solid 0.7\nset logscale y\nset ylabel 'cycles'\n"
+		"set style fill solid\nset logscale y\nset ylabel 'cycles for one operation'\n"
+		"set grid ytics\n"
 		"set xtics rotate by -30\nset key outside top center horizontal\nplot ",
 		path);
 	for (uint32_t i = 0; i < nr; i++)
 		for (int level = 1; level <= 2; level++)
-			fprintf(out, "%s'-' using 2:xtic(1) title '%s, L%d'",
-				i || level > 1 ? ", " : "", runs[i].name, level);
+			fprintf(out, "%s'-' using 2:xtic(1) title '%s, L%d' linecolor rgb '%s'",
+				i || level > 1 ? ", " : "", runs[i].name, level,
+				colour[i][level - 1]);
 	fputc('\n', out);
 	plot_data(out, runs, nr);
 	return pclose(out) ? err_set(e, ERR_SYS, EIO,

@@ -10,6 +10,7 @@
 #define MMIO_GPA       0xd0000000ull /* nothing is there */
 #define DELAY_US       200           /* how far ahead a timer is set */
 #define FEW            64
+#define BATCHES        8 /* of the operations: what runs beside us spoils some, the fastest counts */
 #define HYPERCALL_DONE 3
 #define LARGE_PAGE     (2ull << 20)
 
@@ -239,6 +240,20 @@ static const struct kind kinds[] = {
 	{"timer", timer_l1, timer_l2, true, false},
 };
 
+/* Cycles for one operation of @n, in L1 or in L2. */
+static uint64_t fastest(bench_fn fn, struct l1 *m, uint64_t n)
+{
+	uint64_t best = UINT64_MAX;
+
+	for (int i = 0; i < BATCHES; i++) {
+		uint64_t cycles = fn(m, n / BATCHES);
+
+		if (cycles < best)
+			best = cycles;
+	}
+	return best / (n / BATCHES);
+}
+
 /* ---- L1's part for L2 ---- */
 
 static void l2_bench(void *ignored)
@@ -247,7 +262,7 @@ static void l2_bench(void *ignored)
 
 	(void)ignored;
 	for (;;) {
-		order.cycles = order.fn(order.m, order.n);
+		order.cycles = fastest(order.fn, order.m, order.n);
 		a = HYPERCALL_DONE;
 		l2_hypercall(&a, order.m->cpu->vmcall);
 	}
@@ -354,7 +369,7 @@ static void print(struct l1 *m, const struct kind *k, unsigned int level, uint64
 	console_text(c, k->name);
 	console_key(c, "level", level);
 	console_key(c, "n", n);
-	console_key(c, "cycles", cycles / n);
+	console_key(c, "cycles", cycles);
 	if (exits != UINT32_MAX)
 		console_key(c, "exits_milli", exits * 1000ull / n);
 	console_text(c, "\n");
@@ -363,17 +378,17 @@ static void print(struct l1 *m, const struct kind *k, unsigned int level, uint64
 
 static void measure(struct l1 *m, const struct kind *k)
 {
-	uint64_t n = k->few ? FEW : m->options.rounds;
+	uint64_t n = k->few ? FEW : m->options.rounds / BATCHES * BATCHES;
 	struct guest *g = &m->guest[0];
 	uint32_t before = l0_exits();
-	uint64_t cycles = k->l1(m, n);
+	uint64_t cycles = fastest(k->l1, m, n);
 	uint32_t after = l0_exits();
 
 	/* The reading itself is one exit. */
 	print(m, k, 1, n, cycles, before == UINT32_MAX ? UINT32_MAX : after - before - 1);
 	if (k->needs_npt && !g->nested_paging)
 		return;
-	run_order(m, g, k->l2, 1); /* warm */
+	run_order(m, g, k->l2, BATCHES); /* warm */
 	before = l0_exits();
 	cycles = run_order(m, g, k->l2, n);
 	after = l0_exits();
