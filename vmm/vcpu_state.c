@@ -12,6 +12,7 @@
 /* Two hosts' measurements of the same nominal frequency differ by about this much; QEMU and
  * Firecracker tolerate the same. */
 #define TSC_TOLERANCE_PPM 250u
+#define XCR0_X87          1u
 
 #define VCPU_IOCTL(fd, request, arg, e) \
 	(ioctl((fd), (request), (arg)) < 0 ? err_sys((e), #request) : 0)
@@ -156,6 +157,16 @@ static int get_msrs(int fd, const struct vcpu_caps *caps, struct vcpu_state *s, 
  *  - Events last: other GETs may turn pending state into injected state.
  *  - The rest may come in any order while no vCPU runs.
  */
+/* A CPU without XSAVE has no XCR0. Its guests are as those of others are after a reset (SDM vol.
+ * 1, 13.3), and can go there. */
+static int get_xcrs(int fd, const struct vcpu_caps *caps, struct kvm_xcrs *x, struct err *e)
+{
+	if (caps->xcrs)
+		return VCPU_IOCTL(fd, KVM_GET_XCRS, x, e);
+	*x = (struct kvm_xcrs){.nr_xcrs = 1, .xcrs = {{.xcr = 0, .value = XCR0_X87}}};
+	return 0;
+}
+
 int vcpu_state_save(int fd, const struct vcpu_caps *caps, struct vcpu_state *s, struct err *e)
 {
 	int ret = VCPU_IOCTL(fd, KVM_GET_MP_STATE, &s->mp_state, e);
@@ -166,8 +177,8 @@ int vcpu_state_save(int fd, const struct vcpu_caps *caps, struct vcpu_state *s, 
 		ret = vcpu_sregs_get(fd, caps, &s->sregs, e);
 	if (ret == 0)
 		ret = get_xsave(fd, caps, s, e);
-	if (ret == 0 && caps->xcrs)
-		ret = VCPU_IOCTL(fd, KVM_GET_XCRS, &s->xcrs, e);
+	if (ret == 0)
+		ret = get_xcrs(fd, caps, &s->xcrs, e);
 	if (ret == 0)
 		ret = VCPU_IOCTL(fd, KVM_GET_DEBUGREGS, &s->debugregs, e);
 	if (ret == 0)
@@ -197,6 +208,18 @@ static int check_tsc(const struct vcpu_caps *caps, const struct vcpu_state *s, s
 		       s->tsc_khz, caps->tsc_khz);
 }
 
+static int check_xcrs(const struct vcpu_caps *caps, const struct vcpu_state *s, struct err *e)
+{
+	for (uint32_t i = 0; i < s->xcrs.nr_xcrs && !caps->xcrs; i++)
+		if (s->xcrs.xcrs[i].value != XCR0_X87)
+			return err_set(
+				e, ERR_UNSUPPORTED, ENOTSUP,
+				"the guest uses extended CPU state (XCR%u is 0x%llx), and this "
+				"host's CPU has no XSAVE",
+				s->xcrs.xcrs[i].xcr, (unsigned long long)s->xcrs.xcrs[i].value);
+	return 0;
+}
+
 int vcpu_state_check(const struct vcpu_caps *caps, const struct cpuid *host,
 		     const struct vcpu_state *s, struct err *e)
 {
@@ -206,6 +229,8 @@ int vcpu_state_check(const struct vcpu_caps *caps, const struct cpuid *host,
 		ret = check_tsc(caps, s, e);
 	if (ret == 0 && !nested_state_is_none(&s->nested))
 		ret = nested_state_check(&s->nested, &caps->nested, e);
+	if (ret == 0)
+		ret = check_xcrs(caps, s, e);
 	if (ret < 0)
 		return ret;
 	if (s->xsave_bytes > caps->xsave_bytes)
@@ -284,7 +309,7 @@ int vcpu_state_load(int fd, const struct vcpu_caps *caps, const struct vcpu_stat
 		ret = vcpu_sregs_set(fd, caps, &s->sregs, e);
 	if (ret == 0)
 		ret = VCPU_IOCTL(fd, KVM_SET_REGS, &w->regs, e);
-	if (ret == 0 && s->xcrs.nr_xcrs)
+	if (ret == 0 && caps->xcrs)
 		ret = VCPU_IOCTL(fd, KVM_SET_XCRS, &w->xcrs, e);
 	if (ret == 0)
 		ret = set_xsave(fd, caps, s, e);

@@ -19,9 +19,37 @@ static void an_unusable_segment_has_no_type(void **state)
 	assert_int_equal(s.ss.dpl, 3); /* is the CPL, whatever the rest (SDM vol. 3, 24.4.1) */
 }
 
+static int check_xcr0(uint64_t value, bool host_has_xsave, struct err *e)
+{
+	const struct vcpu_caps caps = {
+		.tsc_khz = 1, .xsave_bytes = VCPU_XSAVE_MIN_BYTES, .xcrs = host_has_xsave};
+	const struct cpuid leaf0 = {.nr = 1};
+	struct vcpu_state s = {.cpuid = leaf0,
+			       .tsc_khz = 1,
+			       .xsave_bytes = VCPU_XSAVE_MIN_BYTES,
+			       .xcrs = {.nr_xcrs = 1, .xcrs = {{.xcr = 0, .value = value}}}};
+
+	return vcpu_state_check(&caps, &leaf0, &s, e);
+}
+
+static void a_host_without_xsave_takes_x87_alone(void **state)
+{
+	struct err e = ERR_INIT;
+
+	(void)state;
+	assert_int_equal(check_xcr0(1, false, &e), 0);
+	assert_int_equal(check_xcr0(7, true, &e), 0);
+	assert_true(check_xcr0(7, false, &e) < 0);
+	assert_int_equal(e.kind, ERR_UNSUPPORTED);
+	assert_non_null(strstr(e.msg, "XCR0 is 0x7"));
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(an_unusable_segment_has_no_type)};
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(an_unusable_segment_has_no_type),
+		cmocka_unit_test(a_host_without_xsave_takes_x87_alone),
+	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
