@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Guests that are hypervisors: what the host offers, migrations with live L2s stopped at random
 # points, and the exit table. Runs in the testbed host: tests/testbed/nested.sh [MIGRATIONS]
+# PATIENCE in the environment: how long one guest, or one table, may take
 # shellcheck source-path=SCRIPTDIR
 set -uo pipefail
 # shellcheck source=../../scripts/common.sh
@@ -9,6 +10,7 @@ source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../../scripts/common.sh"
 source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/report.sh"
 
 count=${1:-8}
+patience=${PATIENCE:-300s}
 godwit=$root/build/release/godwit
 
 work_begin
@@ -16,15 +18,15 @@ work_begin
 on_failure() { tail -n 40 "$work/output" >&2; }
 
 # shellcheck disable=SC2317 # called by expect
-run() { timeout 900 "$godwit" nested "$@" >"$work/output" 2>&1; }
+run() { timeout 3000 "$godwit" nested "$@" >"$work/output" 2>&1; }
 
 expect "guests can be hypervisors here" run probe
-expect "migrations with live L2s: $count" run soak --count "$count"
+expect "migrations with live L2s: $count" run soak --count "$count" --patience "$patience"
 sed -n '/^$/,$p' "$work/output" | sed 's/^/    /'
 expect "more, by clear-log, shadow paging only" \
-	run soak --count $((count / 2)) --dirty clear-log --seed 2 \
+	run soak --count $((count / 2)) --patience "$patience" --dirty clear-log --seed 2 \
 	--append "l1.mode=work l1.guests=2 l1.npt=0 fill=4M ws=1M rate=300 gap=1000 longgap=5000 quiet=1"
-expect "the exit table, before and after a migration" run bench --rounds 64
+expect "the exit table, before and after a migration" run bench --rounds 64 --patience "$patience"
 sed 's/^/    /' "$work/output"
 expect "the table is whole" test "$(grep -cE '^  [a-z-]+ +[0-9]+ +[0-9]+ ' "$work/output")" = 18
 # Column 6: exits of L0 for one of L2.
