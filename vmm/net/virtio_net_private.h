@@ -19,6 +19,8 @@
 /* A turn ends after so many frames: the I/O thread has other things to do too. */
 #define NET_TURN_FRAMES 256
 
+#define NET_CONFIG_BYTES offsetof(struct virtio_net_config, speed)
+
 /*
  * Buffers the driver has given and no frame is in yet, in order. They are popped before it is known
  * how many the next frame takes, and what is left serves the frame after it.
@@ -100,6 +102,15 @@ void net_apply(struct virtio_net *net);
 void net_unplug(struct virtio_net *net, int code);
 /* Watch the pair's descriptor for what it waits for now. */
 void net_watch(struct net_pair *p);
+
+/* virtio_net_face.c */
+uint64_t net_possible_features(const struct virtio_net *net);
+/* NET_OFFLOAD_... that frames for the driver may use, by what it negotiated and chose since. */
+uint32_t net_wanted_offloads(const struct virtio_net *net);
+/* Ask in @c for the back end that @face needs. */
+int net_adopt_face(const struct virtio_face *face, struct net_config *c, struct err *e);
+/* Offer what @face has, which net_adopt_face() has passed; refused if the back end cannot. */
+int net_wear_face(struct virtio_net *net, const struct virtio_face *face, struct err *e);
 
 /* virtio_net_rx.c */
 void net_rx_run(struct net_pair *p);

@@ -1,6 +1,6 @@
 /*
- * The inside of struct virtio, shared by transport.c (life, queues, interrupts), mmio.c (registers)
- * and transport_state.c (save, load), and nobody else.
+ * The inside of struct virtio, shared by transport.c (life, queues, interrupts), mmio.c (the
+ * device), mmio_registers.c and transport_state.c (save, load), and nobody else.
  *
  * Who owns the queues: the I/O thread while `started`, else whoever holds `lock`. They change hands
  * in io_thread_call(), so that no moment belongs to two. The I/O thread never takes `lock`: a vCPU
@@ -88,6 +88,10 @@ void virtio_reset(struct virtio *v);
 
 /* Raise (@set) and take back interrupt causes. Any thread. */
 void virtio_interrupt(struct virtio *v, uint32_t set, uint32_t clear);
+
+/* mmio_registers.c. A 32-bit register at @offset of the window. With `lock` held. */
+uint32_t virtio_read_register(struct virtio *v, uint64_t offset);
+void virtio_write_register(struct virtio *v, uint64_t offset, uint32_t value);
 
 /* transport_state.c: as in struct dev_ops. */
 int virtio_save(const struct device *d, struct buf *out, struct err *e);
