@@ -11,22 +11,13 @@ set -uo pipefail
 source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../../scripts/common.sh"
 # shellcheck source=report.sh
 source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/report.sh"
+# shellcheck source=vmm.sh
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/vmm.sh"
 
 guest=$1
 shift
 build=$root/build/release
 cpus=${CPUS:-1}
-
-start_vmm() {
-	local name=$1
-	shift
-	mkfifo "$work/$name.keys"
-	exec {keys}<>"$work/$name.keys"
-	"$build/godwit" "$@" --serial stdio --qmp "unix:$work/$name.qmp" <"$work/$name.keys" \
-		>"$work/$name.log" 2>&1 &
-	pid=$!
-	children+=("$pid")
-}
 
 # The value of field $2 in the last whole busy line of log $1.
 busy_field() { grep 'real_drift_us=' "$work/$1.log" | tail -n 1 | sed -n "s/.*\b$2=\(-\?[0-9]*\).*/\1/p"; }
@@ -94,7 +85,7 @@ mkfifo "$work/never"
 exec {never}<>"$work/never"
 on_failure() { tail -n 25 "$work"/*.log >&2; }
 
-start_vmm source run --kernel "$guest/vmlinux" --initrd "$guest/initramfs.cpio" \
+start_vmm source run --serial stdio --kernel "$guest/vmlinux" --initrd "$guest/initramfs.cpio" \
 	--append "$(cat "$guest/cmdline") busy.rate=100 busy.mem=16" --memory 256M \
 	--cpus "$cpus"
 source_pid=$pid
@@ -103,10 +94,9 @@ expect "Linux boots and its userspace is busy" \
 expect "Linux uses every CPU" grep -q "busy start .*cpus=$cpus\b" "$work/source.log"
 expect "it says what time it is" ask_clock source
 low=$clock_low high=$clock_high
-start_vmm destination receive tcp:127.0.0.1:0
-expect "the destination listens" \
-	wait_for 30 "$pid" "$work/destination.log" '^waiting for a guest at'
-uri=$(sed -n 's/^waiting for a guest at //p' "$work/destination.log")
+start_vmm destination receive --serial stdio tcp:127.0.0.1:0
+uri=$(listening destination)
+expect "the destination listens" test -n "$uri"
 "$build/godwit" migrate "$work/source.qmp" "$uri" --verify "$@" >"$work/report.log" 2>&1
 status=$?
 expect "the migration succeeds" test "$status" = 0

@@ -11,23 +11,14 @@ set -uo pipefail
 source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../../scripts/common.sh"
 # shellcheck source=report.sh
 source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/report.sh"
+# shellcheck source=vmm.sh
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/vmm.sh"
 
 guest=$1
 godwit=$root/build/release/godwit
 address=10.77.0.2
 # On a CPU this slow TCP would think the path slow and send segments of two packets.
 long_segments=sysctl.net.ipv4.tcp_min_tso_segs=40
-
-start_vmm() {
-	local name=$1
-	shift
-	mkfifo "$work/$name.keys"
-	exec {keys}<>"$work/$name.keys"
-	"$godwit" "$@" --serial stdio --qmp "unix:$work/$name.qmp" <"$work/$name.keys" \
-		>"$work/$name.log" 2>&1 &
-	pid=$!
-	children+=("$pid")
-}
 
 # talk NAME WORD...: a client in the background; its line in $work/NAME.
 talk() {
@@ -56,10 +47,10 @@ tap_of_guest() {
 move() {
 	local from=$1 to=$2 tap=$3
 	shift 3
-	start_vmm "$to" receive tcp:127.0.0.1:0 --net "tap:$tap"
-	wait_for 30 "$pid" "$work/$to.log" '^waiting for a guest at' || return 1
-	"$godwit" migrate "$work/$from.qmp" "$(sed -n 's/^waiting for a guest at //p' "$work/$to.log")" \
-		"$@" >"$work/report.$to" 2>&1
+	local uri
+	start_vmm "$to" receive --serial stdio tcp:127.0.0.1:0 --net "tap:$tap"
+	uri=$(listening "$to") || return 1
+	"$godwit" migrate "$work/$from.qmp" "$uri" "$@" >"$work/report.$to" 2>&1
 }
 
 work_begin
@@ -72,7 +63,7 @@ for tap in tap0 tap1; do
 	tunctl -t "$tap" >/dev/null && brctl addif br0 "$tap" && ip link set "$tap" up
 done
 
-start_vmm one run --kernel "$guest/vmlinux" --initrd "$guest/initramfs.cpio" --memory 256M \
+start_vmm one run --serial stdio --kernel "$guest/vmlinux" --initrd "$guest/initramfs.cpio" --memory 256M \
 	--append "$(cat "$guest/cmdline") busy.rate=50 busy.mem=4 net=$address/24 $long_segments" \
 	--net tap:tap0
 one_pid=$pid
