@@ -60,9 +60,13 @@ static inline uint16_t driver_word(struct driver *g, uint64_t gpa)
 	return __atomic_load_n((const uint16_t *)driver_at(g, gpa), __ATOMIC_ACQUIRE);
 }
 
+/* At once and after what was written before, as the device may be reading it. */
 static inline void driver_put_word(struct driver *g, uint64_t gpa, uint16_t value)
 {
-	driver_put(g, gpa, &value, sizeof(value));
+	uint16_t *at = guest_mem_at_rw(g->f->m.mem, gpa, sizeof(value));
+
+	assert_non_null(at);
+	__atomic_store_n(at, value, __ATOMIC_RELEASE);
 }
 
 static inline uint64_t driver_offered(struct driver *g)
