@@ -8,8 +8,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "vmm/virtio/kinds.h"
-
 #define IMAGE_BYTES 65536
 
 void must(bool ok)
@@ -38,7 +36,7 @@ void bench_close_back_ends(struct bench_back_ends *ends)
 	close(ends->near);
 }
 
-static struct virtio_spec spec_of(const struct bench_back_ends *ends, enum bench_kind which)
+struct virtio_spec bench_spec(const struct bench_back_ends *ends, enum bench_kind which)
 {
 	static const char *const types[BENCH_NR_KINDS] = {
 		"virtio-rng", "virtio-console", "virtio-balloon", "virtio-blk", "virtio-net"};
@@ -56,7 +54,7 @@ static struct virtio_spec spec_of(const struct bench_back_ends *ends, enum bench
 struct device *bench_device_new(const struct machine *m, const struct bench_back_ends *ends,
 				enum bench_kind which)
 {
-	struct virtio_spec spec = spec_of(ends, which);
+	struct virtio_spec spec = bench_spec(ends, which);
 	struct virtio_kind *kind;
 	struct device *d;
 	struct err e = ERR_INIT;

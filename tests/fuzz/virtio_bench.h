@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "vmm/virtio/kinds.h"
 #include "vmm/virtio/mmio.h"
 
 /* In the order of bench_init()'s @which; seeds depend on it. */
@@ -38,6 +39,8 @@ void must(bool ok); /* else abort: a finding */
 
 void bench_open_back_ends(struct bench_back_ends *ends);
 void bench_close_back_ends(struct bench_back_ends *ends);
+/* As a user asks for it. */
+struct virtio_spec bench_spec(const struct bench_back_ends *ends, enum bench_kind which);
 /* In slot 0 of @m, whose bus and memory it uses. */
 struct device *bench_device_new(const struct machine *m, const struct bench_back_ends *ends,
 				enum bench_kind which);
