@@ -128,7 +128,7 @@ static void hear_last_words(struct migration_destination *d)
 		if (record_recv(&d->records, &r, &peer) < 0)
 			break;
 	buf_fini(&r.body);
-	if (peer.code == ECONNABORTED)
+	if (peer.code == ECONNABORTED && record_abort_says_more(&d->records, &d->failure))
 		d->failure = peer;
 }
 

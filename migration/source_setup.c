@@ -129,7 +129,7 @@ static void hear_last_words(struct migration_source *s)
 	while (record_recv(&s->records, &r, &peer) == 0)
 		;
 	buf_fini(&r.body);
-	if (peer.code == ECONNABORTED)
+	if (peer.code == ECONNABORTED && record_abort_says_more(&s->records, &s->failure))
 		s->failure = peer;
 }
 

@@ -128,6 +128,7 @@ static int aborted(struct record_stream *s, const struct record *r, struct err *
 		return -e->code;
 	if (abort->has_kind && abort->kind == ERR_CANCELLED)
 		kind = ERR_CANCELLED;
+	s->abort_kind = abort->has_kind ? (enum err_kind)abort->kind : ERR_NONE;
 	err_set(e, kind, ECONNABORTED, "the %s gave up: %.400s", s->peer,
 		abort->reason ? abort->reason : "no reason given");
 	protobuf_c_message_free_unpacked(m, NULL);
@@ -185,6 +186,11 @@ ProtobufCMessage *record_unpack(const struct record *r, const ProtobufCMessageDe
 		err_set(e, ERR_STREAM, EPROTO, "malformed %s body (%zu bytes)", d->short_name,
 			r->body.len);
 	return m;
+}
+
+bool record_abort_says_more(const struct record_stream *s, const struct err *failure)
+{
+	return s->abort_kind != ERR_PEER || failure->code == ECONNRESET || failure->code == EPIPE;
 }
 
 void record_send_abort(struct record_stream *s, const struct err *why)

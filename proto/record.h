@@ -7,6 +7,7 @@
 #pragma once
 
 #include <protobuf-c/protobuf-c.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "vmm/base/buf.h"
@@ -43,6 +44,7 @@ struct record_stream {
 	const char *peer; /* "destination" or "source", for messages */
 	uint32_t next_sent;
 	uint32_t next_received;
+	enum err_kind abort_kind; /* of the peer's failure, once ABORT has come */
 };
 
 struct record {
@@ -75,6 +77,10 @@ int record_expect(struct record_stream *s, enum record_type type, struct record 
  * protobuf_c_message_free_unpacked(). */
 ProtobufCMessage *record_unpack(const struct record *r, const ProtobufCMessageDescriptor *d,
 				struct err *e);
+
+/* ABORT has come: does it say more about our own @failure than we know? Not when the peer only
+ * suffers from what we suffer from, unless all we know is that it has left. */
+bool record_abort_says_more(const struct record_stream *s, const struct err *failure);
 
 /* Best effort: tell the peer why we leave. Never blocks for long, never fails. */
 void record_send_abort(struct record_stream *s, const struct err *why);

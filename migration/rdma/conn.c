@@ -206,7 +206,7 @@ static int check_connection(struct rdma_conn *c, struct err *e)
 		    type != RDMA_CM_EVENT_CONNECT_ERROR && type != RDMA_CM_EVENT_UNREACHABLE)
 			continue;
 		return err_set(e, type == RDMA_CM_EVENT_DEVICE_REMOVAL ? ERR_SYS : ERR_PEER,
-			       ECONNRESET, "RDMA: %s (device %s)", verbs_cm_event_text(type),
+			       ENOTCONN, "RDMA: %s (device %s)", verbs_cm_event_text(type),
 			       c->device.name);
 	}
 	return 0;

@@ -250,7 +250,7 @@ static int undo_region(struct pipeline *p, struct pin_region *r, struct err *e)
 	if (make_do(p, code, where))
 		return 0;
 	if (code == ENODEV && !here)
-		return err_set(e, ERR_PEER, code,
+		return err_set(e, ERR_SYS, code,
 			       "RDMA: the destination has lost its connection or its device");
 	return refused(code, kib, where, e);
 }

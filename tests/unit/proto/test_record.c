@@ -164,6 +164,28 @@ static void test_abort_carries_the_reason(void **state)
 	assert_int_equal(e.kind, ERR_CANCELLED);
 }
 
+/* Two sides that suffer from each other: the first cause is kept. */
+static void test_whose_words_say_more(void **state)
+{
+	struct pair *p = *state;
+	struct err why = ERR_INIT;
+	struct err ours = ERR_INIT;
+	struct err gone = ERR_INIT;
+	struct err e = ERR_INIT;
+
+	err_set(&ours, ERR_PEER, ENOTCONN, "the link was cut");
+	err_set(&gone, ERR_PEER, ECONNRESET, "the peer closed the connection");
+	err_set(&why, ERR_PEER, ECONNRESET, "the peer closed the connection");
+	record_send_abort(&p->destination, &why);
+	assert_true(record_expect(&p->source, RECORD_READY, &p->got, &e) < 0);
+	assert_false(record_abort_says_more(&p->source, &ours));
+	assert_true(record_abort_says_more(&p->source, &gone));
+	err_set(&why, ERR_SYS, ENOMEM, "out of memory");
+	record_send_abort(&p->destination, &why);
+	assert_true(record_expect(&p->source, RECORD_READY, &p->got, &e) < 0);
+	assert_true(record_abort_says_more(&p->source, &ours));
+}
+
 static void test_wrong_type_names_both(void **state)
 {
 	struct pair *p = *state;
@@ -211,6 +233,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_unknown_records_without_end_are_refused, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(test_abort_carries_the_reason, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_whose_words_say_more, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_wrong_type_names_both, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_malformed_body, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_truncated_record, setup, teardown),
