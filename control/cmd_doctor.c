@@ -108,6 +108,8 @@ static void examine(struct doctor *d, const struct check *checks)
 		if (checks->needs_kvm && d->host.vm_fd < 0)
 			continue;
 		checks->probe(&d->host, &f);
+		if (!f.detail[0])
+			continue;
 		if (f.verdict == VERDICT_MISSING)
 			d->possible = false;
 		if (d->checks)
@@ -142,6 +144,7 @@ int cmd_doctor(int argc, char **argv)
 	examine(&d, doctor_kvm_checks);
 	examine(&d, doctor_host_checks);
 	examine(&d, doctor_net_checks);
+	examine(&d, doctor_rdma_checks);
 	host_close(&d.host);
 	if (d.checks)
 		print_json(&d);

@@ -30,14 +30,16 @@ struct host {
 
 struct check {
 	const char *name;
+	/* Sets nothing when there is nothing to say. */
 	void (*probe)(const struct host *host, struct finding *f);
 	bool needs_kvm; /* skipped, and not reported, without a VM */
 };
 
-/* doctor_kvm.c, doctor_host.c, doctor_net.c; ended by a NULL name. */
+/* doctor_kvm.c, doctor_host.c, doctor_net.c, doctor_rdma.c; ended by a NULL name. */
 extern const struct check doctor_kvm_checks[];
 extern const struct check doctor_host_checks[];
 extern const struct check doctor_net_checks[];
+extern const struct check doctor_rdma_checks[];
 
 void host_open(struct host *host);
 void host_close(struct host *host);

@@ -1,5 +1,4 @@
 /* doctor's look at the rest of the host. */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
@@ -147,27 +146,6 @@ static void probe_userfaultfd(const struct host *host, struct finding *f)
 		close(fd);
 }
 
-static void probe_rdma(const struct host *host, struct finding *f)
-{
-	DIR *dir = opendir("/sys/class/infiniband");
-	const struct dirent *entry;
-	char names[120] = "";
-
-	(void)host;
-	while (dir && (entry = readdir(dir))) {
-		size_t used = strlen(names);
-
-		if (entry->d_name[0] != '.')
-			snprintf(names + used, sizeof(names) - used, " %.64s", entry->d_name);
-	}
-	if (dir)
-		closedir(dir);
-	if (names[0])
-		finding_set(f, VERDICT_OK, "devices:%s", names);
-	else
-		finding_set(f, VERDICT_ABSENT, "no RDMA device; migrations go over TCP");
-}
-
 const struct check doctor_host_checks[] = {
 	{"guest memory", probe_memory_file, false},
 	{"free memory", probe_memory, false},
@@ -175,6 +153,5 @@ const struct check doctor_host_checks[] = {
 	{"huge pages", probe_hugepages, false},
 	{"locked memory", probe_memlock, false},
 	{"userfaultfd", probe_userfaultfd, false},
-	{"RDMA", probe_rdma, false},
 	{NULL, NULL, false},
 };
