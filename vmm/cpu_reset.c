@@ -94,7 +94,9 @@ static int load_segments(const struct guest_mem *mem, const struct boot_entry *e
 	s->tr = (struct kvm_segment){.limit = 0x67, .type = 0xb, .present = 1};
 	s->ldt = (struct kvm_segment){.unusable = 1};
 	s->gdt = (struct kvm_dtable){.base = entry->gdt_gpa, .limit = entry->gdt_limit};
-	s->idt = (struct kvm_dtable){.base = 0, .limit = 0};
+	/* As at reset. An image that goes back to real mode finds its interrupt vectors there, as
+	 * after any firmware (kvm-unit-tests' realmode relies on that). */
+	s->idt = (struct kvm_dtable){.base = 0, .limit = 0xffff};
 	return 0;
 }
 

@@ -271,6 +271,13 @@ static bool hpet_counter(const struct boot_info *info)
 	       mmio_read(HPET + 0xf0) == stopped;
 }
 
+/* For an image that goes back to real mode. */
+static bool real_mode_vectors(const struct boot_info *info)
+{
+	(void)info;
+	return first_idt.base == 0 && first_idt.limit >= 256 * 4 - 1;
+}
+
 const struct check checks[] = {
 	{"memory-size", memory_size},
 	{"memory-map", memory_map},
@@ -289,6 +296,7 @@ const struct check checks[] = {
 	{"all-cpus-start", all_cpus_start},
 	{"cmos", cmos_clock},
 	{"keyboard-controller", keyboard_controller},
+	{"real-mode-vectors", real_mode_vectors},
 	{"hpet", hpet_counter},
 };
 const uint32_t nr_checks = sizeof(checks) / sizeof(checks[0]);

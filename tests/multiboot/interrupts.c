@@ -14,6 +14,7 @@ _Static_assert(sizeof(struct gate) == 8, "Intel SDM volume 3, 6.11");
 extern const char interrupt_entries[];
 
 static struct gate idt[256];
+struct idt_pointer first_idt;
 static volatile uint32_t taken[256];
 
 void interrupts_init(void)
@@ -28,6 +29,7 @@ void interrupts_init(void)
 
 		idt[i] = (struct gate){(uint16_t)entry, 8, 0x8e00, (uint16_t)(entry >> 16)};
 	}
+	__asm__ volatile("sidt %0" : "=m"(first_idt));
 	__asm__ volatile("lidt %0" ::"m"(pointer));
 }
 

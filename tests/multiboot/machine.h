@@ -112,6 +112,13 @@ void pm_timer_wait(uint32_t ticks);
 /* interrupts.c: an IDT in which every vector counts itself and, if it came through the LAPIC,
  * acknowledges. */
 void interrupts_init(void);
+
+/* The interrupt table that this machine began with. */
+struct idt_pointer {
+	uint16_t limit;
+	uint32_t base;
+} __attribute__((packed));
+extern struct idt_pointer first_idt;
 uint32_t interrupts_taken(uint8_t vector);
 void interrupts_forget(void);
 /* Whether @count interrupts of @vector arrive, with interrupts on, within half a second. */

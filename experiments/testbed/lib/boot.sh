@@ -18,7 +18,7 @@ qemu_compose() {
 	qemu_words=(qemu-system-x86_64 -accel "tcg,thread=single,tb-size=512" -cpu "EPYC,+svm,+npt"
 		-smp 1 -m "$1" -M pc,usb=off -nodefaults -no-user-config -display none -no-reboot
 		-rtc base=utc -kernel "$packages/vmlinux" -initrd "$2"
-		-append "console=ttyS0 panic=-1 tsc=reliable $3")
+		-append "console=ttyS0 panic=-1 tsc=reliable no_timer_check $3")
 }
 
 qemu_start() {
