@@ -80,16 +80,6 @@ static void init(struct rig_migration *m, const struct bench *b)
 	m->disks[1] = b->there;
 }
 
-static void assert_locked(const char *path)
-{
-	struct disk_config stranger = {.path = path};
-	struct err e = ERR_INIT;
-	struct disk *d;
-
-	if (disk_open(&stranger, &d, &e) == 0)
-		fail_msg("%s is not locked", path);
-}
-
 /* The guest has moved: its disk is the copy now, the old one is removed. */
 static void adopt(struct bench *b, struct vm *moved)
 {
@@ -103,8 +93,8 @@ static void adopt(struct bench *b, struct vm *moved)
 	assert_int_equal(unlink(old), 0);
 	b->here = b->there;
 	b->there = old;
-	assert_locked(b->shared);
-	assert_locked(b->here);
+	rig_disks_assert_locked(b->shared);
+	rig_disks_assert_locked(b->here);
 }
 
 static void judge(struct bench *b, struct vm *moved, const struct rig_migration *m,
@@ -120,8 +110,8 @@ static void judge(struct bench *b, struct vm *moved, const struct rig_migration 
 	assert_null(moved);
 	assert_int_equal(vm_status(b->vm), VM_RUNNING);
 	rig_check(b->vm);
-	assert_locked(b->shared);
-	assert_locked(b->here);
+	rig_disks_assert_locked(b->shared);
+	rig_disks_assert_locked(b->here);
 	rig_disks_assert_equal(b->here, b->original);
 	assert_int_not_equal(access(b->there, F_OK), 0);
 	rig_disks_write(vm_disk(b->vm, 0), 4, 7); /* it goes on with its disks */

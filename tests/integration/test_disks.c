@@ -50,16 +50,6 @@ static void init(struct rig_migration *m, const char *copy, const char *first, c
 	m->disks[1] = second;
 }
 
-static void assert_locked(const char *path)
-{
-	struct disk_config stranger = {.path = path};
-	struct err e = ERR_INIT;
-	struct disk *d;
-
-	if (disk_open(&stranger, &d, &e) == 0)
-		fail_msg("%s is not locked", path);
-}
-
 static void shared_disks_are_handed_over(void **state)
 {
 	const char *a = rig_disks_make(*state, "a", 16 * MIB);
@@ -77,8 +67,8 @@ static void shared_disks_are_handed_over(void **state)
 		assert_true(m.source.verified);
 		assert_int_equal(m.source.disks.nr, 2);
 		assert_int_equal(m.source.disks.nr_copied, 0);
-		assert_locked(a);
-		assert_locked(b);
+		rig_disks_assert_locked(a);
+		rig_disks_assert_locked(b);
 	}
 	assert_int_equal(vm_seize_disks(vm, &e), 0);
 	vm_free(vm);
@@ -138,7 +128,7 @@ static void a_disk_in_use_is_copied(void **state)
 		assert_int_equal(stat(here, &from), 0);
 		assert_int_equal(stat(there, &to), 0);
 		assert_true(to.st_blocks < from.st_blocks + 64); /* holes stayed holes */
-		assert_locked(there);
+		rig_disks_assert_locked(there);
 		here = there;
 	}
 	vm_free(vm);

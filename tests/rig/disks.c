@@ -13,6 +13,7 @@
 
 #include <cmocka.h>
 
+#include "vmm/block/disk.h"
 #include "vmm/block/disk_queue.h"
 
 #define MAX_PATHS   8
@@ -144,4 +145,14 @@ void rig_disks_assert_equal(const char *path, const char *other)
 	close(fds[1]);
 	test_free(a);
 	test_free(b);
+}
+
+void rig_disks_assert_locked(const char *path)
+{
+	struct disk_config stranger = {.path = path};
+	struct err e = ERR_INIT;
+	struct disk *d;
+
+	if (disk_open(&stranger, &d, &e) == 0)
+		fail_msg("%s is not locked", path);
 }

@@ -27,3 +27,5 @@ void rig_disks_write(struct disk *disk, uint32_t nr, uint64_t seed);
 
 /* The images are equal, byte for byte. */
 void rig_disks_assert_equal(const char *path, const char *other);
+/* Nobody else can open it. */
+void rig_disks_assert_locked(const char *path);

@@ -30,6 +30,44 @@ struct driver {
 	uint16_t used[VIRTIO_MAX_QUEUES];
 };
 
+/* A device that needs no back end, its driver, and a machine of their own. */
+struct driver_bench {
+	struct fake_machine f;
+	struct driver g;
+	struct virtio_kind *kind;
+};
+
+static inline void driver_plug(struct driver_bench *b, virtio_kind_new_fn make, uint32_t slot)
+{
+	struct err e = ERR_INIT;
+
+	fake_init(&b->f);
+	b->g = (struct driver){.f = &b->f, .slot = slot};
+	assert_int_equal(make("", 0, NULL, &b->kind, &e), 0);
+	assert_int_equal(virtio_mmio_new(&b->f.m, b->kind, slot, 0, NULL, &b->g.d, &e), 0);
+}
+
+static inline void driver_unplug(struct driver_bench *b)
+{
+	b->g.d->ops->free(b->g.d);
+	fake_fini(&b->f);
+}
+
+/* The same for cmocka: *state is a struct driver_bench. */
+static inline int driver_setup(void **state, virtio_kind_new_fn make, uint32_t slot)
+{
+	*state = calloc(1, sizeof(struct driver_bench));
+	driver_plug(*state, make, slot);
+	return 0;
+}
+
+static inline int driver_teardown(void **state)
+{
+	driver_unplug(*state);
+	free(*state);
+	return 0;
+}
+
 static inline uint32_t driver_reg(struct driver *g, uint32_t offset)
 {
 	uint32_t value = 0;

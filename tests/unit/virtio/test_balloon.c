@@ -14,42 +14,9 @@
 #define REPORTING 3u
 #define PAGE(gpa) ((gpa) >> PAGE_SHIFT)
 
-struct fixture {
-	struct fake_machine f;
-	struct driver g;
-	struct virtio_kind *kind;
-};
-
-static void plug(struct fixture *x)
-{
-	struct err e = ERR_INIT;
-
-	fake_init(&x->f);
-	x->g = (struct driver){.f = &x->f};
-	assert_int_equal(virtio_balloon_new("", 0, NULL, &x->kind, &e), 0);
-	assert_int_equal(virtio_mmio_new(&x->f.m, x->kind, 0, 0, NULL, &x->g.d, &e), 0);
-}
-
-static void unplug(struct fixture *x)
-{
-	x->g.d->ops->free(x->g.d);
-	fake_fini(&x->f);
-}
-
 static int setup(void **state)
 {
-	struct fixture *x = calloc(1, sizeof(*x));
-
-	plug(x);
-	*state = x;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	unplug(*state);
-	free(*state);
-	return 0;
+	return driver_setup(state, virtio_balloon_new, 0);
 }
 
 static uint32_t config(struct driver *g, uint32_t offset)
@@ -82,7 +49,7 @@ static void put_pfns(struct driver *g, uint32_t queue, const uint32_t *pfns, uin
 
 static void test_inflated_pages_leave_memory(void **state)
 {
-	struct driver *g = &((struct fixture *)*state)->g;
+	struct driver *g = &((struct driver_bench *)*state)->g;
 	const uint64_t at = 0x800000;
 	/* A run, one alone, one that is not RAM. */
 	const uint32_t pfns[] = {PAGE(at), PAGE(at) + 1, PAGE(at) + 2, PAGE(at) + 7, 0xfffffff0};
@@ -116,7 +83,7 @@ static void report(struct driver *g, uint64_t gpa, uint32_t len)
 
 static void test_reported_pages_leave_memory(void **state)
 {
-	struct driver *g = &((struct fixture *)*state)->g;
+	struct driver *g = &((struct driver_bench *)*state)->g;
 
 	driver_start(g, NR_QUEUES);
 	touch(g, 0x800000);
@@ -132,7 +99,7 @@ static void test_reported_pages_leave_memory(void **state)
 
 static void test_a_poisoned_page_stays(void **state)
 {
-	struct driver *g = &((struct fixture *)*state)->g;
+	struct driver *g = &((struct driver_bench *)*state)->g;
 
 	driver_start(g, NR_QUEUES);
 	driver_set_reg(g, VIRTIO_MMIO_CONFIG + 12, 0xaaaaaaaa);
@@ -143,7 +110,7 @@ static void test_a_poisoned_page_stays(void **state)
 
 static void test_held_memory_stays(void **state)
 {
-	struct driver *g = &((struct fixture *)*state)->g;
+	struct driver *g = &((struct driver_bench *)*state)->g;
 	const uint32_t pfn = PAGE(0x800000);
 
 	driver_start(g, NR_QUEUES);
@@ -159,7 +126,7 @@ static void test_held_memory_stays(void **state)
 /* 5.5.2: without statistics, reports come one queue earlier. */
 static void test_queues_move_up(void **state)
 {
-	struct driver *g = &((struct fixture *)*state)->g;
+	struct driver *g = &((struct driver_bench *)*state)->g;
 
 	driver_negotiate(g, driver_offered(g) & ~(VIRTIO_BIT(VIRTIO_BALLOON_F_STATS_VQ) |
 						  VIRTIO_BIT(VIRTIO_RING_F_EVENT_IDX)));
@@ -190,7 +157,7 @@ static void put_stats(struct driver *g, uint64_t free_bytes)
 
 static void test_statistics(void **state)
 {
-	struct fixture *x = *state;
+	struct driver_bench *x = *state;
 	struct driver *g = &x->g;
 	struct balloon_stats stats;
 
@@ -210,7 +177,7 @@ static void test_statistics(void **state)
 
 static void test_the_wish_and_what_came_of_it(void **state)
 {
-	struct fixture *x = *state;
+	struct driver_bench *x = *state;
 	struct driver *g = &x->g;
 	uint32_t generation = driver_reg(g, VIRTIO_MMIO_CONFIG_GENERATION);
 
@@ -230,8 +197,8 @@ static void test_the_wish_and_what_came_of_it(void **state)
 /* The statistics' buffer, which waits in the ring, is found again at the destination. */
 static void test_it_moves(void **state)
 {
-	struct fixture *x = *state;
-	struct fixture y;
+	struct driver_bench *x = *state;
+	struct driver_bench y;
 	struct balloon_stats stats;
 	struct err e = ERR_INIT;
 
@@ -240,7 +207,7 @@ static void test_it_moves(void **state)
 	driver_set_reg(&x->g, VIRTIO_MMIO_CONFIG + 4, 70);
 	put_stats(&x->g, 4321);
 	assert_int_equal(x->g.d->ops->quiesce(x->g.d, &e), 0);
-	plug(&y);
+	driver_plug(&y, virtio_balloon_new, 0);
 	memcpy(guest_mem_at_rw(y.f.m.mem, 0, FAKE_MEMORY_BYTES),
 	       guest_mem_at(x->f.m.mem, 0, FAKE_MEMORY_BYTES), FAKE_MEMORY_BYTES);
 	dev_migrate(&x->f, x->g.d, &y.f, y.g.d);
@@ -250,10 +217,10 @@ static void test_it_moves(void **state)
 	virtio_balloon_stats(y.kind, &stats);
 	assert_int_equal(stats.value[VIRTIO_BALLOON_S_MEMFREE], 4321);
 	assert_true(driver_has_used(&y.g, STATS));
-	unplug(&y);
+	driver_unplug(&y);
 }
 
-#define WITH_BALLOON(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+#define WITH_BALLOON(test) cmocka_unit_test_setup_teardown(test, setup, driver_teardown)
 
 int main(void)
 {

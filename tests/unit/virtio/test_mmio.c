@@ -9,42 +9,9 @@
 
 #define SLOT 2
 
-struct fixture {
-	struct fake_machine f;
-	struct driver g;
-};
-
-static void plug(struct fixture *x)
-{
-	struct virtio_kind *kind;
-	struct err e = ERR_INIT;
-
-	fake_init(&x->f);
-	x->g = (struct driver){.f = &x->f, .slot = SLOT};
-	assert_int_equal(virtio_rng_new("", 0, NULL, &kind, &e), 0);
-	assert_int_equal(virtio_mmio_new(&x->f.m, kind, SLOT, 0, NULL, &x->g.d, &e), 0);
-}
-
-static void unplug(struct fixture *x)
-{
-	x->g.d->ops->free(x->g.d);
-	fake_fini(&x->f);
-}
-
 static int setup(void **state)
 {
-	struct fixture *x = calloc(1, sizeof(*x));
-
-	plug(x);
-	*state = x;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	unplug(*state);
-	free(*state);
-	return 0;
+	return driver_setup(state, virtio_rng_new, SLOT);
 }
 
 /* One request of 64 random bytes at DRIVER_DATA. */
@@ -68,7 +35,7 @@ static void check_answer(struct driver *g)
 
 static void test_identity(void **state)
 {
-	struct driver *g = &((struct fixture *)*state)->g;
+	struct driver *g = &((struct driver_bench *)*state)->g;
 
 	assert_int_equal(driver_reg(g, VIRTIO_MMIO_MAGIC_VALUE), 0x74726976);
 	assert_int_equal(driver_reg(g, VIRTIO_MMIO_VERSION), 2);
@@ -99,7 +66,7 @@ static void test_every_slot_has_its_own_line(void **state)
 
 static void test_a_request_is_answered(void **state)
 {
-	struct driver *g = &((struct fixture *)*state)->g;
+	struct driver *g = &((struct driver_bench *)*state)->g;
 
 	driver_start(g, 1);
 	for (int i = 0; i < 20; i++) { /* around the ring */
@@ -115,7 +82,7 @@ static void test_a_request_is_answered(void **state)
 /* 3.1.1: what was put there before DRIVER_OK is found without a kick. */
 static void test_nothing_that_waits_is_forgotten(void **state)
 {
-	struct driver *g = &((struct fixture *)*state)->g;
+	struct driver *g = &((struct driver_bench *)*state)->g;
 
 	driver_negotiate(g, driver_offered(g));
 	driver_set_queue(g, 0, DRIVER_SIZE);
@@ -128,7 +95,7 @@ static void test_nothing_that_waits_is_forgotten(void **state)
 
 static void test_features_not_offered(void **state)
 {
-	struct driver *g = &((struct fixture *)*state)->g;
+	struct driver *g = &((struct driver_bench *)*state)->g;
 
 	driver_negotiate(g, driver_offered(g) | VIRTIO_BIT(40));
 	assert_int_equal(driver_reg(g, VIRTIO_MMIO_STATUS), 3);
@@ -140,7 +107,7 @@ static void test_features_not_offered(void **state)
 
 static void test_a_bad_ring_needs_a_reset(void **state)
 {
-	struct driver *g = &((struct fixture *)*state)->g;
+	struct driver *g = &((struct driver_bench *)*state)->g;
 
 	driver_negotiate(g, driver_offered(g));
 	driver_set_reg(g, VIRTIO_MMIO_QUEUE_SEL, 0);
@@ -157,7 +124,7 @@ static void test_a_bad_ring_needs_a_reset(void **state)
 
 static void test_a_hostile_chain_needs_a_reset(void **state)
 {
-	struct driver *g = &((struct fixture *)*state)->g;
+	struct driver *g = &((struct driver_bench *)*state)->g;
 
 	driver_start(g, 1);
 	driver_desc(g, 0, 0, FAKE_MEMORY_BYTES, 64, VRING_DESC_F_WRITE, 0);
@@ -176,7 +143,7 @@ static void test_a_hostile_chain_needs_a_reset(void **state)
 
 static void test_reset_forgets(void **state)
 {
-	struct driver *g = &((struct fixture *)*state)->g;
+	struct driver *g = &((struct driver_bench *)*state)->g;
 
 	driver_start(g, 1);
 	ask(g);
@@ -194,7 +161,7 @@ static void test_reset_forgets(void **state)
 
 static void test_a_queue_is_retired(void **state)
 {
-	struct driver *g = &((struct fixture *)*state)->g;
+	struct driver *g = &((struct driver_bench *)*state)->g;
 
 	driver_start(g, 1);
 	driver_set_reg(g, VIRTIO_MMIO_QUEUE_READY, 0);
@@ -207,7 +174,7 @@ static void test_a_queue_is_retired(void **state)
 
 static void test_quiesced_it_does_nothing(void **state)
 {
-	struct driver *g = &((struct fixture *)*state)->g;
+	struct driver *g = &((struct driver_bench *)*state)->g;
 	struct err e = ERR_INIT;
 
 	driver_start(g, 1);
@@ -219,7 +186,7 @@ static void test_quiesced_it_does_nothing(void **state)
 	check_answer(g);
 }
 
-static void copy_memory(struct fixture *to, const struct fixture *from)
+static void copy_memory(struct driver_bench *to, const struct driver_bench *from)
 {
 	memcpy(guest_mem_at_rw(to->f.m.mem, 0, FAKE_MEMORY_BYTES),
 	       guest_mem_at(from->f.m.mem, 0, FAKE_MEMORY_BYTES), FAKE_MEMORY_BYTES);
@@ -229,8 +196,8 @@ static void copy_memory(struct fixture *to, const struct fixture *from)
  * was not acknowledged is still up there. */
 static void test_it_moves(void **state)
 {
-	struct fixture *x = *state;
-	struct fixture y;
+	struct driver_bench *x = *state;
+	struct driver_bench y;
 	struct err e = ERR_INIT;
 
 	driver_start(&x->g, 1);
@@ -239,7 +206,7 @@ static void test_it_moves(void **state)
 	driver_sync(&x->g);
 	assert_int_equal(x->g.d->ops->quiesce(x->g.d, &e), 0);
 	ask(&x->g);
-	plug(&y);
+	driver_plug(&y, virtio_rng_new, SLOT);
 	memcpy(y.g.avail, x->g.avail, sizeof(y.g.avail));
 	memcpy(y.g.used, x->g.used, sizeof(y.g.used));
 	copy_memory(&y, x);
@@ -250,26 +217,26 @@ static void test_it_moves(void **state)
 	assert_false(driver_line(&y.g));
 	ask(&y.g);
 	check_answer(&y.g);
-	unplug(&y);
+	driver_unplug(&y);
 }
 
 static void test_a_broken_device_moves(void **state)
 {
-	struct fixture *x = *state;
-	struct fixture y;
+	struct driver_bench *x = *state;
+	struct driver_bench y;
 
 	driver_start(&x->g, 1);
 	driver_offer(&x->g, 0, 99);
 	driver_kick(&x->g, 0);
 	driver_sync(&x->g);
-	plug(&y);
+	driver_plug(&y, virtio_rng_new, SLOT);
 	copy_memory(&y, x);
 	dev_migrate(&x->f, x->g.d, &y.f, y.g.d);
 	assert_true(driver_broken(&y.g));
 	driver_start(&y.g, 1);
 	ask(&y.g);
 	check_answer(&y.g);
-	unplug(&y);
+	driver_unplug(&y);
 }
 
 /* ---- State that cannot be ---- */
@@ -334,7 +301,7 @@ static void test_hostile_state_changes_nothing(void **state)
 	static const spoil_fn spoils[] = {
 		spoil_status, spoil_features, spoil_no_features_ok, spoil_isr,   spoil_address,
 		spoil_size,   spoil_index,    spoil_nr_queues,      spoil_field, spoil_kind};
-	struct driver *g = &((struct fixture *)*state)->g;
+	struct driver *g = &((struct driver_bench *)*state)->g;
 	struct buf before = BUF_INIT;
 	struct buf after = BUF_INIT;
 	struct err e = ERR_INIT;
@@ -367,8 +334,8 @@ static void test_hostile_state_changes_nothing(void **state)
 
 static void test_a_face_is_kept_or_refused(void **state)
 {
-	struct fixture *x = *state;
-	struct fixture y = {.g = {.f = &y.f, .slot = 0}};
+	struct driver_bench *x = *state;
+	struct driver_bench y = {.g = {.f = &y.f, .slot = 0}};
 	struct virtio_face face;
 	struct virtio_kind *kind;
 	struct err e = ERR_INIT;
@@ -387,10 +354,10 @@ static void test_a_face_is_kept_or_refused(void **state)
 	face.nr_queues = 3;
 	assert_int_equal(virtio_rng_new("", 1, &face, &kind, &e), 0);
 	assert_int_equal(virtio_mmio_new(&y.f.m, kind, 1, 1, &face, &y.g.d, &e), -ENOTSUP);
-	unplug(&y);
+	driver_unplug(&y);
 }
 
-#define WITH_RNG(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+#define WITH_RNG(test) cmocka_unit_test_setup_teardown(test, setup, driver_teardown)
 
 int main(void)
 {
