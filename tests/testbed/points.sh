@@ -36,6 +36,8 @@ expect "two hosts start" bed start --hosts 2 --memory 1G --scratch 64M \
 	--tree "$root/experiments/testbed"
 expect "a host has KVM" bed run b -- test -c /dev/kvm
 expect "a host has a file system of its own" bed run b -- grep -q ' /scratch ext4 ' /proc/mounts
+expect "its bridge carries large frames, also with a guest's tap in it" \
+	bed run b -- sh -c 'tunctl -t tap0 && brctl addif br0 tap0 && grep -qx 60000 /sys/class/net/br0/mtu'
 expect "a command's status comes back" ends_with 42 run a -- sh -c 'exit 42'
 expect "a command's time is limited" ends_with 124 run --timeout 1 a -- sleep 60
 head -c 3000000 /dev/urandom >"$work/bytes"
