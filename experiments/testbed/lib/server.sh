@@ -15,7 +15,7 @@ server_bed() {
 	export GODWIT_TESTBED=$work/bed
 	trap 'bed stop; work_end' EXIT
 	"$root/experiments/testbed/debian-guest/build-debian" "$work/guest" || return 1
-	for file in vmlinux initramfs.cpio cmdline peer writer; do
+	for file in vmlinuz vmlinux initramfs.cpio cmdline peer writer; do
 		words+=(--file "$work/guest/$file:/guest/$file")
 	done
 	mkdir -p "$work/tree/build/release"
@@ -23,9 +23,12 @@ server_bed() {
 	bed start --hosts 2 --client --memory 1G --tree "$work/tree" --scratch 2G --program iperf3 \
 		--disk "$work/guest/root.raw" "${words[@]}" "$@" || return 1
 	for host in a b; do
-		bed run "$host" -- sh -c 'tunctl -t tap0 && brctl addif br0 tap0 && ip link set tap0 up' \
-			>/dev/null || return 1
+		host_tap "$host" || return 1
 	done
+}
+
+host_tap() {
+	bed run "$1" -- sh -c 'tunctl -t tap0 && brctl addif br0 tap0 && ip link set tap0 up' >/dev/null
 }
 
 # vmm HOST WORD...: godwit in a session of its own, as /tmp/vm.qmp; its output in /tmp/vm.log.
@@ -48,18 +51,19 @@ said() {
 
 # ended HOST: the exit status of its VMM, when it has ended.
 ended() {
-	bed run --timeout 60 "$1" -- sh -c \
+	bed run --timeout 180 "$1" -- sh -c \
 		'until [ -s /tmp/vm.status ]; do sleep 0.1; done; cat /tmp/vm.status'
 }
 
-# server_start HOST [WORD-OF-THE-COMMAND-LINE]...: boots the server there and waits until it serves.
+# server_start HOST DISK: boots the server there and waits until it serves. The packed kernel starts
+# later and migrates sooner: what a guest booted travels with it.
 server_start() {
-	vmm "$1" "$host_program" run --kernel /guest/vmlinux --initrd /guest/initramfs.cpio \
+	vmm "$1" "$host_program" run --kernel /guest/vmlinuz --initrd /guest/initramfs.cpio \
 		--memory 192M --append "'$(cat "$work/guest/cmdline") net=$address/24 \
-init=/sbin/server-init ${*:2}'" --disk /dev/vda,lock=off --net tap:tap0 --qmp unix:/tmp/vm.qmp \
+init=/sbin/server-init'" --disk "$2" --net tap:tap0 --qmp unix:/tmp/vm.qmp \
 		--serial file:/tmp/serial.log || return 1
 	# shellcheck disable=SC2016 # for the shell over there
-	bed run --timeout 240 "$1" -- sh -c 'until grep -q "server ready" /tmp/serial.log; do
+	bed run --timeout 600 "$1" -- sh -c 'until grep -q "server ready" /tmp/serial.log; do
 		[ ! -e /tmp/vm.status ] || exit 1; sleep 0.2; done 2>/dev/null' || {
 		bed run "$1" -- tail -n 20 /tmp/vm.log /tmp/serial.log >&2
 		return 1
@@ -103,4 +107,4 @@ watch_begin() {
 watch_end() { hush ask && hush echo; }
 
 declare -A talkers
-readonly echo_ms=20 ask_ms=50
+readonly echo_ms=50 ask_ms=200

@@ -1,0 +1,113 @@
+#!/usr/bin/env bash
+# A Debian server moves between two hosts while clients on a third point use it: shared disk and
+# copied disk, there and back. What they noticed is in one table with what the VMM claims.
+#
+# Runs on this machine: tests/testbed/two_hosts.sh [--rounds N] [--kind shared|copied]
+# Prints "ok NAME" or "FAIL NAME" for each thing it looks at.
+# shellcheck source-path=SCRIPTDIR disable=SC2317 # expect calls most functions
+set -uo pipefail
+# shellcheck source=../../scripts/common.sh
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../../scripts/common.sh"
+# shellcheck source=report.sh
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/report.sh"
+work_begin
+# shellcheck source=../../experiments/testbed/lib/server.sh
+source "$root/experiments/testbed/lib/server.sh"
+
+rounds=1 kinds=(shared copied)
+begin=$SECONDS
+while (($# > 0)); do
+	case $1 in
+	--rounds) rounds=$2 ;;
+	--kind) kinds=("$2") ;;
+	*) die 2 "unknown '$1': there are --rounds N and --kind shared|copied" ;;
+	esac
+	shift 2
+done
+
+readonly kernel_complaints='clocksource|rcu|hung_task|blocked for|I/O error|EXT4-fs|lockup|BUG|WARNING'
+
+# json FIELD: a number of the last migration's report.
+json() { sed -n "s/.*\"$1\": *\([0-9]*\).*/\1/p" "$work/report" | sed -n 1p; }
+
+ms() { awk -v ns="${1:-0}" 'BEGIN { printf "%.1f", ns / 1e6 }'; }
+
+# move FROM TO DISK: DISK is the path on TO.
+move() {
+	local from=$1 to=$2 disk=$3 words=()
+	[[ $kind == shared ]] || words=(--copy-disks all)
+	receiver "$to" "$disk" || return 1
+	watch_begin
+	bed run --timeout 400 "$from" -- "$host_program" migrate /tmp/vm.qmp \
+		"tcp:$to:$migration_port" --json "${words[@]}" >"$work/report" 2>"$work/error" || {
+		cat "$work/error" >&2
+		return 1
+	}
+	watch_end || return 1
+	printf '%-7s %s to %s %9s %8s %8s %8s %5s/%s\n' "$kind" "$from" "$to" \
+		"$(ms "$(json total_ns)")" "$(ms "$(json downtime_ns)")" "$(value echo longest_gap_ms)" \
+		"$(value ask longest_gap_ms)" "$(value echo lost)" "$(value echo sent)" >>"$work/table"
+	[[ $(ended "$from") == 0 ]] || return 1
+	[[ $kind == shared ]] || bed run "$from" -- rm "$disk" # an old copy now
+}
+
+round_trip() { move a b "$1" && move b a "$1"; }
+
+# Seconds in which something came.
+nr_streaming() { grep 'bits/sec' "$work/iperf" | grep -vc ' 0.00 bits/sec'; }
+
+still_streaming() {
+	local before end=$((SECONDS + 60))
+	before=$(nr_streaming)
+	until (($(nr_streaming) > before)); do
+		((SECONDS < end)) && kill -0 "${talkers[iperf]}" || return 1
+		sleep 0.2
+	done
+}
+
+on_failure() { tail -n 15 "$work"/*.errors "$work/error" "$work/iperf" >&2; }
+
+# A block device has no holes to leave out, so the copied disk is a file.
+disk_of() {
+	[[ $1 == shared ]] && echo /dev/vda,lock=off && return
+	bed run --timeout 200 a -- gnu-cp --sparse=always /dev/vda /scratch/vm.raw && echo /scratch/vm.raw
+}
+
+# trial KIND: from power on to power off.
+trial() {
+	local kind=$1 round disk nr_lines
+	disk=$(disk_of "$kind")
+	expect "$kind: Debian's redis serves on host a" server_start a "$disk"
+	((nr_failed == 0)) || return
+	nr_lines=$(guest 'dmesg | wc -l')
+	talk noise /guest/peer ask "$address" 7000 5 "$ask_ms"
+	wait "${talkers[noise]}"
+	talk iperf iperf3 -c "$address" -R -b 500K -t 86400 -i 1 --forceflush
+	talk writer /guest/writer write "$address" 6379 86400 "/tmp/journal.$kind"
+	for ((round = 1; round <= rounds && nr_failed == 0; round++)); do
+		expect "$kind: round trip $round" round_trip "$disk"
+		say "after $((SECONDS - begin)) s"
+	done
+	expect "$kind: the iperf3 stream flows on its connection" still_streaming
+	expect "$kind: redis' client kept its connection" hush writer
+	hush iperf
+	expect "$kind: no acknowledged write is lost" bed run --timeout 300 client -- \
+		/guest/writer check "$address" 6379 "/tmp/journal.$kind"
+	guest "dmesg | tail -n +$((nr_lines + 1))" >"$work/dmesg"
+	expect "$kind: the guest's kernel complains of nothing" \
+		not grep -iE "$kernel_complaints" "$work/dmesg"
+	guest 'server-init stop >/dev/null 2>&1 &' >/dev/null
+	expect "$kind: the server powers off" test "$(ended a)" = 0
+	expect "$kind: its file system is clean" bed run a -- e2fsck -fn "${disk%,lock=off}"
+	cat "$work/writer" "$work/dmesg"
+	printf '%s' "without migration, the request stream's longest gap: $(value noise longest_gap_ms) ms"
+}
+
+expect "two hosts and a client start" server_bed --program e2fsck --file /bin/cp:/usr/bin/gnu-cp
+for kind in "${kinds[@]}"; do
+	((nr_failed > 0)) || trial "$kind"
+done
+printf '\ndisk    move     total ms  claimed     echo  request  lost  (longest gaps, ms; an echo every %s ms)\n' \
+	"$echo_ms"
+cat "$work/table"
+report_end
