@@ -14,6 +14,10 @@
 #define TSC_TOLERANCE_PPM 250u
 #define XCR0_X87          1u
 
+/* Of an XSAVE area, what the CPU leaves to software (SDM vol. 1, 13.4.1). */
+#define XSAVE_SOFTWARE_AT    464
+#define XSAVE_SOFTWARE_BYTES 48
+
 #define VCPU_IOCTL(fd, request, arg, e) \
 	(ioctl((fd), (request), (arg)) < 0 ? err_sys((e), #request) : 0)
 
@@ -129,11 +133,19 @@ int vcpu_sregs_set(int fd, const struct vcpu_caps *caps, const struct kvm_sregs2
 	return VCPU_IOCTL(fd, KVM_SET_SREGS, &old, e);
 }
 
+void vcpu_xsave_tidy(uint8_t *xsave)
+{
+	memset(xsave + XSAVE_SOFTWARE_AT, 0, XSAVE_SOFTWARE_BYTES);
+}
+
 static int get_xsave(int fd, const struct vcpu_caps *caps, struct vcpu_state *s, struct err *e)
 {
-	if (caps->xsave2)
-		return VCPU_IOCTL(fd, KVM_GET_XSAVE2, s->xsave, e);
-	return VCPU_IOCTL(fd, KVM_GET_XSAVE, s->xsave, e);
+	int ret = caps->xsave2 ? VCPU_IOCTL(fd, KVM_GET_XSAVE2, s->xsave, e)
+			       : VCPU_IOCTL(fd, KVM_GET_XSAVE, s->xsave, e);
+
+	if (ret == 0)
+		vcpu_xsave_tidy(s->xsave);
+	return ret;
 }
 
 static int get_msrs(int fd, const struct vcpu_caps *caps, struct vcpu_state *s, struct err *e)

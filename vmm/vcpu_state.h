@@ -79,6 +79,10 @@ int vcpu_state_load(int vcpu_fd, const struct vcpu_caps *caps, const struct vcpu
  * equal bytes. */
 void vcpu_sregs_tidy(struct kvm_sregs2 *s);
 
+/* Clears what is software's in an XSAVE area of VCPU_XSAVE_MIN_BYTES or more: KVM reports the
+ * host's XCR0 there, and reads nothing (xstate_fx_sw_bytes in arch/x86/kernel/fpu/xstate.c). */
+void vcpu_xsave_tidy(uint8_t *xsave);
+
 /* The special registers alone, by whichever call this KVM has, tidy. */
 int vcpu_sregs_get(int vcpu_fd, const struct vcpu_caps *caps, struct kvm_sregs2 *s, struct err *e);
 int vcpu_sregs_set(int vcpu_fd, const struct vcpu_caps *caps, const struct kvm_sregs2 *s,

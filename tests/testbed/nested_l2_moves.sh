@@ -33,7 +33,7 @@ tell() { printf '%s\n' "$2" >&"${keys[$1]}"; }
 
 # says L1 PATTERN [LINES]: waits until L1's console has so many such lines more than at the last mark.
 says() {
-	local name=$1 pattern=$2 lines=${3:-1} end=$((SECONDS + 120))
+	local name=$1 pattern=$2 lines=${3:-1} end=$((SECONDS + 150))
 	while (($(tail -n "+${mark[$name]:-1}" "$work/$name.log" | grep -c -- "$pattern") < lines)); do
 		((SECONDS < end)) && kill -0 "${pids[$name]}" || return 1
 		sleep 0.2
@@ -54,8 +54,8 @@ for tap in tap0 tap1; do
 	tunctl -t "$tap" >/dev/null && brctl addif br0 "$tap" && ip link set "$tap" up
 done
 start_l1 a tap0 10.77.0.2 l2.fill=1M l2.ws=256K l2.rate=50
-start_l1 b tap1 10.77.0.3 l1.vmm=none
 expect "the first L1 has a guest" says a 'L2: t=[0-9.]* pages=' 2
+start_l1 b tap1 10.77.0.3 l1.vmm=none
 expect "the second L1 has none" says b 'L1: busy t=[1-9]'
 
 tell b "receive tcp:0.0.0.0:23100"

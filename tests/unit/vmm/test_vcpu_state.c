@@ -19,6 +19,19 @@ static void an_unusable_segment_has_no_type(void **state)
 	assert_int_equal(s.ss.dpl, 3); /* is the CPL, whatever the rest (SDM vol. 3, 24.4.1) */
 }
 
+static void the_hosts_xcr0_is_no_state_of_the_guest(void **state)
+{
+	uint8_t xsave[VCPU_XSAVE_MIN_BYTES];
+
+	(void)state;
+	memset(xsave, 7, sizeof(xsave));
+	vcpu_xsave_tidy(xsave);
+	assert_int_equal(xsave[463], 7);
+	assert_int_equal(xsave[464], 0);
+	assert_int_equal(xsave[511], 0);
+	assert_int_equal(xsave[512], 7); /* the header: XSTATE_BV */
+}
+
 static int check_xcr0(uint64_t value, bool host_has_xsave, struct err *e)
 {
 	const struct vcpu_caps caps = {
@@ -48,6 +61,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(an_unusable_segment_has_no_type),
+		cmocka_unit_test(the_hosts_xcr0_is_no_state_of_the_guest),
 		cmocka_unit_test(a_host_without_xsave_takes_x87_alone),
 	};
 
