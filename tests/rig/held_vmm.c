@@ -1,6 +1,6 @@
 /*
  * godwit-held POINTS FD run KERNEL APPEND QMP
- * godwit-held POINTS FD receive URI QMP
+ * godwit-held POINTS FD receive URI QMP [DISK NET]
  *
  * The VMM of `godwit run` and `godwit receive` (control/session.h), which stops at the fault points
  * in POINTS (comma separated): its migration thread writes the point's name and a newline to FD and
@@ -16,11 +16,13 @@
 #include <unistd.h>
 
 #include "control/command.h"
+#include "control/machine_options.h"
 #include "control/session.h"
 
 struct hold {
 	const char *points;
-	int fd;
+	int out;
+	int in;
 };
 
 static bool lists(const char *points, const char *name)
@@ -40,8 +42,8 @@ static void hold(void *ctx, const char *name)
 	char go;
 	int len = snprintf(line, sizeof(line), "%s\n", name);
 
-	if (lists(h->points, name) && write(h->fd, line, (size_t)len) == len &&
-	    read(h->fd, &go, 1) < 0)
+	if (lists(h->points, name) && write(h->out, line, (size_t)len) == len &&
+	    read(h->in, &go, 1) < 0)
 		perror("godwit-held: waiting to be let go");
 }
 
@@ -65,6 +67,16 @@ static int serve(const struct session_config *config)
 	return status;
 }
 
+/* As `godwit receive --disk DISK --net NET` takes them. */
+static int take_devices(const char *disk, const char *net, struct session_config *config,
+			struct err *e)
+{
+	const struct machine_options o = {
+		.serial = "null", .disks = {1, {disk}}, .nets = {1, {net}}};
+
+	return machine_options_apply(&o, true, config, e);
+}
+
 int main(int argc, char **argv)
 {
 	bool run = argc == 7 && !strcmp(argv[3], "run");
@@ -74,13 +86,16 @@ int main(int argc, char **argv)
 	int status;
 
 	signal(SIGPIPE, SIG_IGN);
-	if (!run && (argc != 6 || strcmp(argv[3], "receive") != 0)) {
+	if (!run && ((argc != 6 && argc != 8) || strcmp(argv[3], "receive") != 0)) {
 		fputs("usage: godwit-held POINTS FD run KERNEL APPEND QMP\n"
-		      "       godwit-held POINTS FD receive URI QMP\n",
+		      "       godwit-held POINTS FD receive URI QMP [DISK NET]\n",
 		      stderr);
 		return EXIT_USAGE;
 	}
-	h = (struct hold){.points = argv[1], .fd = atoi(argv[2])};
+	h = (struct hold){.points = argv[1], .out = atoi(argv[2])};
+	h.in = strchr(argv[2], ':') ? atoi(strchr(argv[2], ':') + 1) : h.out;
+	if (argc == 8 && !run && take_devices(argv[6], argv[7], &config, &e) < 0)
+		return command_fail(&e);
 	if (fault_new(&config.fault, &e) < 0)
 		return command_fail(&e);
 	fault_observe(config.fault, hold, &h);
