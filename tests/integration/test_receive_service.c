@@ -44,12 +44,25 @@ static void start_service(struct host *h, const char *guests_at_once)
 	snprintf(h->uri, sizeof(h->uri), "%.*s", (int)strcspn(rest, ","), rest);
 }
 
+static void socket_path(const struct host *h, int number, char path[120])
+{
+	snprintf(path, 120, "%s%d.qmp", h->pattern, number);
+}
+
 static void attach(const struct host *h, int number, struct vmm_process *guest)
 {
 	char path[120];
 
-	snprintf(path, sizeof(path), "%s%d.qmp", h->pattern, number);
+	socket_path(h, number, path);
 	vmm_process_attach(guest, path);
+}
+
+static void forget_socket(const struct host *h, int number)
+{
+	char path[120];
+
+	socket_path(h, number, path);
+	unlink(path);
 }
 
 static struct process *start_migrate(const struct vmm_process *from, const struct host *to)
@@ -192,6 +205,7 @@ static void a_dead_guest_harms_nobody(void **state)
 	assert_well(&h, 1);
 	quit(&h, 1);
 	end_service(&h);
+	forget_socket(&h, 2); /* what kill -9 leaves */
 }
 
 static struct link *knock(const struct host *h, const void *words, size_t len)
