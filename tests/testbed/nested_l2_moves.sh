@@ -33,7 +33,7 @@ tell() { printf '%s\n' "$2" >&"${keys[$1]}"; }
 
 # says L1 PATTERN [LINES]: waits until L1's console has so many such lines more than at the last mark.
 says() {
-	local name=$1 pattern=$2 lines=${3:-1} end=$((SECONDS + 150))
+	local name=$1 pattern=$2 lines=${3:-1} end=$((SECONDS + 400))
 	while (($(tail -n "+${mark[$name]:-1}" "$work/$name.log" 2>/dev/null | grep -c -- "$pattern") < lines)); do
 		((SECONDS < end)) && kill -0 "${pids[$name]}" || return 1
 		sleep 0.2
