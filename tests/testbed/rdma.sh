@@ -45,6 +45,7 @@ ended() { ! kill -0 "$1" 2>/dev/null; }
 nothing_is_left() { within 20 pins_nothing "$at_pid" && within 20 is_census "$base"; }
 is_census() { [[ $(census) == "$1" ]]; }
 left() { echo "    left: $(census), pinned $pinned_kib" >&2; }
+doctor_says() { "$godwit" doctor | grep -q -- "$1"; }
 says() { grep -q -- "$2" "$work/$1.log"; }
 
 # arrived NAME: the guest has moved there and works; that VMM is where it is from now on.
@@ -56,6 +57,8 @@ work_begin
 on_failure() { left; tail -n 15 "$work"/*.log "$work/report" >&2; }
 
 expect "a soft-RoCE device" device_alone
+expect "doctor knows it" doctor_says '^ok *RDMA devices *rxe0/1 RoCE active'
+expect "and its address" doctor_says '10\.7\.0\.1'
 base=$(census)
 expect "the guest boots" boot_workload one "fill=32M ws=4M rate=500" 128M
 at=one at_pid=$pid
