@@ -37,14 +37,14 @@ static int make(struct vm *vm, uint32_t slot, struct device **out, struct err *e
 {
 	struct virtio_spec spec = vm->config.virtio[slot];
 	uint32_t instance = count_type(&vm->config, slot, spec.type);
-	struct virtio_kind *kind;
+	struct virtio_kind *kind = NULL;
 	int ret = is_copied(vm, &spec, instance)
 			  ? disk_spec_add_copy(spec.spec, sizeof(spec.spec), e)
 			  : 0;
 
 	if (ret == 0)
 		ret = virtio_kind_new(&spec, instance, &kind, e);
-	if (ret < 0)
+	if (!kind)
 		return ret;
 	return virtio_mmio_new(&vm->machine, kind, slot, instance,
 			       spec.has_face ? &spec.face : NULL, out, e);
