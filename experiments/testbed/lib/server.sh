@@ -77,7 +77,7 @@ receiver() {
 }
 
 # guest COMMAND: in the server, by its network.
-guest() { bed run -i --timeout 60 client -- nc "$address" 7001 <<<"$1; exit"; }
+guest() { bed run -i --timeout 60 client -- nc "$address" 7001 <<<"$1"$'\n'exit; }
 
 # talk NAME COMMAND...: a client in the background on its own point; what it prints is in $work/NAME.
 talk() {
