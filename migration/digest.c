@@ -56,7 +56,7 @@ static void *share_main(void *arg)
 	return NULL;
 }
 
-static void digest_ram(const struct guest_mem *mem, struct digest *out)
+void digest_ram(const struct guest_mem *mem, struct digest *out)
 {
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 	uint32_t nr = cpus < 1 ? 1 : cpus > MAX_THREADS ? MAX_THREADS : (uint32_t)cpus;

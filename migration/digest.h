@@ -23,5 +23,8 @@ int digest_make(struct vm *vm, const uint8_t *state, size_t state_len, struct di
 /* The part of digest_make() that reads the disks (digest_disks.c): adds to @out. */
 int digest_disks(struct vm *vm, struct digest *out, struct err *e);
 
+/* Add the RAM's part to @out, which was zero. */
+void digest_ram(const struct guest_mem *mem, struct digest *out);
+
 /* ERR_STATE naming what differs, or 0. */
 int digest_compare(const struct digest *source, const struct digest *destination, struct err *e);

@@ -1,0 +1,473 @@
+/*
+ * Every golden stream (tests/golden/README.md) must still be understood: each record, each page,
+ * each device's state, and where this host has the CPU it came from the whole machine, which then
+ * runs.
+ */
+#include <dirent.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "migration/digest.h"
+#include "migration/receiver.h"
+#include "proto/state.pb-c.h"
+#include "proto/stream.pb-c.h"
+#include "tests/golden/golden.h"
+#include "tests/rig/rig.h"
+#include "tests/unit/vmm/tiny_guest.h"
+#include "vmm/cpuid.h"
+#include "vmm/dev/devices.h"
+#include "vmm/dev/serial_backend.h"
+#include "vmm/kvm.h"
+
+struct golden {
+	char dir[4096];
+	struct buf control;
+	uint32_t nr_channels;
+	struct buf channel[MIGRATION_MAX_CHANNELS];
+};
+
+/* ---- The files ---- */
+
+static void golden_open(struct golden *g, const char *version, const char *name)
+{
+	char path[4200];
+
+	memset(g, 0, sizeof(*g));
+	snprintf(g->dir, sizeof(g->dir), "%s/%s/%s", GOLDEN_DIR, version, name);
+	golden_path(path, sizeof(path), g->dir, 0);
+	if (!golden_read(path, &g->control))
+		fail_msg("%s is missing", path);
+	do
+		golden_path(path, sizeof(path), g->dir, (int)g->nr_channels + 1);
+	while (golden_read(path, &g->channel[g->nr_channels]) && ++g->nr_channels);
+	assert_true(g->nr_channels >= 1);
+}
+
+static void golden_close(struct golden *g)
+{
+	buf_fini(&g->control);
+	for (uint32_t i = 0; i < g->nr_channels; i++)
+		buf_fini(&g->channel[i]);
+}
+
+static int not_hidden(const struct dirent *entry)
+{
+	return entry->d_name[0] != '.' && entry->d_type == DT_DIR;
+}
+
+/* @look at each stream of each version. */
+static void for_each_golden(void (*look)(struct golden *g))
+{
+	struct dirent **versions;
+	int nr_versions = scandir(GOLDEN_DIR, &versions, not_hidden, alphasort);
+	uint32_t nr_streams = 0;
+
+	assert_true(nr_versions >= 1);
+	for (int v = 0; v < nr_versions; v++) {
+		struct dirent **names;
+		char dir[4096];
+		int nr;
+
+		snprintf(dir, sizeof(dir), "%s/%s", GOLDEN_DIR, versions[v]->d_name);
+		nr = scandir(dir, &names, not_hidden, alphasort);
+		for (int i = 0; i < nr; i++, nr_streams++) {
+			struct golden g;
+
+			print_message("  %s/%s\n", versions[v]->d_name, names[i]->d_name);
+			golden_open(&g, versions[v]->d_name, names[i]->d_name);
+			look(&g);
+			golden_close(&g);
+			free(names[i]);
+		}
+		free(names);
+		free(versions[v]);
+	}
+	free(versions);
+	assert_true(nr_streams >= 1);
+}
+
+/* The body of the first record of @type on the control connection. */
+static ProtobufCMessage *find(const struct golden *g, uint32_t type,
+			      const ProtobufCMessageDescriptor *d)
+{
+	struct err e = ERR_INIT;
+	struct record r;
+	size_t len;
+	size_t at = 0;
+
+	for (uint32_t i = 0; (len = golden_record(&g->control, at, i, &r)); at += len, i++)
+		if (r.type == type)
+			return record_unpack(&r, d, &e);
+	fail_msg("%s has no %s", g->dir, record_type_name(type));
+	return NULL;
+}
+
+static void forget(const void *message)
+{
+	protobuf_c_message_free_unpacked((ProtobufCMessage *)(uintptr_t)message, NULL);
+}
+
+/* ---- Records ---- */
+
+static const ProtobufCMessageDescriptor *body_of(uint32_t type)
+{
+	switch (type) {
+	case RECORD_HELLO:
+		return &godwit__hello__descriptor;
+	case RECORD_DESCRIBE:
+		return &godwit__describe__descriptor;
+	case RECORD_ROUND:
+		return &godwit__round__descriptor;
+	case RECORD_STATE:
+		return &godwit__machine_state__descriptor;
+	case RECORD_DIGEST:
+		return &godwit__digest__descriptor;
+	case RECORD_COMMIT:
+		return &godwit__commit__descriptor;
+	default:
+		return NULL; /* IMAGE: bytes */
+	}
+}
+
+static void look_at_records(struct golden *g)
+{
+	struct record r;
+	size_t at = 0;
+	size_t len;
+
+	for (uint32_t i = 0; (len = golden_record(&g->control, at, i, &r)); at += len, i++) {
+		struct err e = ERR_INIT;
+		ProtobufCMessage *m;
+
+		if (!body_of(r.type)) {
+			assert_int_equal(r.type, RECORD_IMAGE);
+			continue;
+		}
+		m = record_unpack(&r, body_of(r.type), &e);
+		if (!m)
+			fail_msg("%s: %s", record_type_name(r.type), e.msg);
+		assert_null(m->unknown_fields); /* what was written once is known for ever */
+		forget(m);
+	}
+	assert_int_equal(at, g->control.len);
+}
+
+static void records_are_understood(void **state)
+{
+	(void)state;
+	for_each_golden(look_at_records);
+}
+
+/* ---- Pages ---- */
+
+static uint32_t last_round(const struct golden *g)
+{
+	struct record r;
+	size_t at = 0;
+	size_t len;
+	uint32_t nr = 0;
+
+	for (uint32_t i = 0; (len = golden_record(&g->control, at, i, &r)); at += len, i++)
+		nr += r.type == RECORD_ROUND;
+	return nr;
+}
+
+static struct receiver *receive_channel(const struct golden *g, uint32_t i,
+					struct receiver_config *config, int *feed)
+{
+	const struct buf *stream = &g->channel[i];
+	struct receiver *receiver;
+	struct record hello;
+	struct link *link;
+	size_t at;
+	int ends[2];
+
+	at = golden_record(stream, 0, 0, &hello);
+	assert_int_equal(hello.type, RECORD_CHANNEL);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+	must(link_from_fd(ends[0], NULL, &link, e));
+	config->index = i;
+	must(receiver_new(config, link, NULL, &receiver, e));
+	assert_int_equal(write(ends[1], stream->data + at, stream->len - at), stream->len - at);
+	*feed = ends[1];
+	return receiver;
+}
+
+static void await_round(struct receiver *receiver, uint32_t round)
+{
+	uint64_t deadline = clock_now_ns() + 20 * NS_PER_S;
+
+	while (receiver_round(receiver) != round) {
+		struct err e = ERR_INIT;
+
+		receiver_failure(receiver, &e);
+		if (e.kind != ERR_NONE || clock_now_ns() > deadline)
+			fail_msg("round %u does not end: %s", round, e.msg);
+		usleep(200);
+	}
+}
+
+/* All channels into one memory, which must then be the source's: DIGEST says. */
+static void look_at_pages(struct golden *g)
+{
+	const void *describe = find(g, RECORD_DESCRIBE, &godwit__describe__descriptor);
+	const void *digest = find(g, RECORD_DIGEST, &godwit__digest__descriptor);
+	struct receiver_config config = {.nr_channels = g->nr_channels};
+	struct receiver *receivers[MIGRATION_MAX_CHANNELS];
+	int feeds[MIGRATION_MAX_CHANNELS];
+	struct digest ours = {0};
+	struct bitmap written;
+
+	must(guest_mem_new(((const Godwit__Describe *)describe)->ram_bytes, &config.mem, e));
+	must(bitmap_init(&written, guest_mem_nr_gfns(config.mem), e));
+	must(cancel_new(&config.abort, e));
+	config.written = &written;
+	for (uint32_t i = 0; i < g->nr_channels; i++)
+		receivers[i] = receive_channel(g, i, &config, &feeds[i]);
+	for (uint32_t i = 0; i < g->nr_channels; i++)
+		await_round(receivers[i], last_round(g));
+	digest_ram(config.mem, &ours);
+	assert_int_equal(ours.ram_low, ((const Godwit__Digest *)digest)->ram_low);
+	assert_int_equal(ours.ram_high, ((const Godwit__Digest *)digest)->ram_high);
+	for (uint32_t i = 0; i < g->nr_channels; i++) {
+		receiver_free(receivers[i]);
+		close(feeds[i]);
+	}
+	cancel_free(config.abort);
+	bitmap_fini(&written);
+	guest_mem_free(config.mem);
+	forget(describe);
+	forget(digest);
+}
+
+static void pages_arrive(void **state)
+{
+	(void)state;
+	for_each_golden(look_at_pages);
+}
+
+/* ---- Devices ---- */
+
+static void set_irq(void *ctx, uint32_t gsi, bool level)
+{
+	(void)ctx;
+	(void)gsi;
+	(void)level;
+}
+
+static void request(void *ctx, enum machine_request what, int code)
+{
+	(void)ctx;
+	(void)what;
+	(void)code;
+}
+
+static int new_uart(const struct machine *m, struct device **out, struct err *e)
+{
+	struct serial_backend *null;
+
+	if (serial_backend_new("null", &null, e) < 0)
+		return -e->code;
+	return uart16550_new(m, null, out, e);
+}
+
+/* Those that need no KVM. */
+static int (*const constructors[])(const struct machine *, struct device **, struct err *) = {
+	new_uart, rtc_new, i8042_new, acpi_pm_new, guest_report_dev_new};
+
+#define NR_DEVICES (sizeof(constructors) / sizeof(constructors[0]))
+
+static bool load(struct device *d, const Godwit__MachineState *state)
+{
+	for (size_t i = 0; i < state->n_devices; i++) {
+		const Godwit__DeviceState *s = state->devices[i];
+		struct err e = ERR_INIT;
+
+		if (strcmp(s->type, d->ops->type) != 0)
+			continue;
+		assert_true(s->version >= d->ops->oldest_loadable);
+		if (d->ops->load(d, s->version, s->body.data, s->body.len, &e) < 0)
+			fail_msg("%s: %s", s->type, e.msg);
+		return true;
+	}
+	return false;
+}
+
+static void look_at_devices(struct golden *g)
+{
+	const void *state = find(g, RECORD_STATE, &godwit__machine_state__descriptor);
+	struct machine m = {.set_irq = set_irq, .request = request};
+
+	must(bus_new(&m.bus, e));
+	must(guest_mem_new(16 << 20, &m.mem, e));
+	for (size_t i = 0; i < NR_DEVICES; i++) {
+		struct device *d;
+
+		must(constructors[i](&m, &d, e));
+		if (d->ops->quiesce)
+			must(d->ops->quiesce(d, e));
+		if (!load(d, state))
+			fail_msg("%s has no state of %s", g->dir, d->ops->type);
+		d->ops->free(d);
+	}
+	bus_free(m.bus);
+	guest_mem_free(m.mem);
+	forget(state);
+}
+
+static void devices_load(void **state)
+{
+	(void)state;
+	for_each_golden(look_at_devices);
+}
+
+/* ---- The whole machine ---- */
+
+struct replay {
+	const struct golden *golden;
+	struct uri uri;
+	struct link *control;
+	struct link *channels[MIGRATION_MAX_CHANNELS];
+};
+
+static void send_from(struct link *link, const struct buf *stream, size_t from, size_t to)
+{
+	must(link_send(link, stream->data + from, to - from, e));
+}
+
+/* Where the bytes of STATE begin: they must not overtake the pages. */
+static size_t state_offset(const struct buf *control)
+{
+	struct record r;
+	size_t at = 0;
+	size_t len;
+
+	for (uint32_t i = 0; (len = golden_record(control, at, i, &r)); at += len, i++)
+		if (r.type == RECORD_STATE)
+			return at;
+	return at;
+}
+
+static struct link *connect_to(const struct uri *uri)
+{
+	struct link *link;
+
+	must(link_connect(uri, NS_PER_S, NULL, &link, e));
+	link_set_stall_timeout(link, 20 * NS_PER_S);
+	return link;
+}
+
+static int play_channel(struct replay *p, uint32_t i, struct err *e)
+{
+	const struct buf *stream = &p->golden->channel[i];
+	uint8_t answers[RECORD_HEADER_BYTES + 4096];
+	size_t nr_answer_bytes = RECORD_HEADER_BYTES + /* CHANNEL_ACK */
+				 last_round(p->golden) * sizeof(struct batch_back);
+
+	p->channels[i] = connect_to(&p->uri);
+	assert_true(nr_answer_bytes <= sizeof(answers));
+	if (link_send(p->channels[i], stream->data, stream->len, e) < 0)
+		return -e->code;
+	return link_recv(p->channels[i], answers, nr_answer_bytes, e);
+}
+
+/* The source's part, word for word. Whatever the destination dislikes, it says itself. */
+static void play(struct replay *p)
+{
+	const struct buf *control = &p->golden->control;
+	size_t state_at = state_offset(control);
+	struct err e = ERR_INIT;
+	int ret = 0;
+
+	p->control = connect_to(&p->uri);
+	send_from(p->control, control, 0, state_at);
+	for (uint32_t i = 0; i < p->golden->nr_channels && ret == 0; i++)
+		ret = play_channel(p, i, &e);
+	if (ret == 0)
+		send_from(p->control, control, state_at, control->len);
+}
+
+static void end_play(struct replay *p)
+{
+	link_free(p->control);
+	for (uint32_t i = 0; i < p->golden->nr_channels; i++)
+		link_free(p->channels[i]);
+}
+
+static int build(void *ctx, struct vm_config *config, struct vm **vm, struct err *e)
+{
+	return vm_new(config, tiny_on_event, ctx, vm, e);
+}
+
+/* Does this host have the CPU (and the KVM) of the one it was captured on? */
+static bool is_at_home(const struct golden *g, const struct migration_report *report)
+{
+	const Godwit__Describe *describe =
+		(const void *)find(g, RECORD_DESCRIBE, &godwit__describe__descriptor);
+	struct tiny here;
+	struct err e = ERR_INIT;
+	bool fits;
+
+	tiny_new(&here, 1, NULL, 0);
+	fits = vm_check_config(here.vm, describe->machine.data, describe->machine.len, &e) == 0;
+	tiny_free(&here);
+	forget(describe);
+	if (!fits || strstr(report->error.msg, "MSR")) {
+		print_message("    not this host's CPU: %s\n", fits ? report->error.msg : e.msg);
+		return false;
+	}
+	return true;
+}
+
+static void look_at_the_whole(struct golden *g)
+{
+	struct tiny arrived = {.vm = NULL};
+	struct migration_destination_config config = {
+		.build = build, .build_ctx = &arrived, .accept_timeout_ns = 20 * NS_PER_S};
+	struct replay p = {.golden = g};
+	struct migration_destination *d;
+	struct migration_report report;
+	struct link_listener *listener;
+
+	must(uri_parse("tcp:127.0.0.1:0", &p.uri, e));
+	must(link_listen(&p.uri, &listener, e));
+	must(uri_parse(link_listener_address(listener), &p.uri, e));
+	must(migration_destination_start(listener, &config, &d, e));
+	play(&p);
+	migration_destination_wait(d, &report, &arrived.vm);
+	if (report.status == MIGRATION_COMPLETED)
+		tiny_wait_moving(&arrived);
+	else if (is_at_home(g, &report))
+		fail_msg("%s", report.error.msg);
+	end_play(&p);
+	migration_destination_free(d);
+	link_listener_free(listener);
+	tiny_free(&arrived);
+}
+
+static void whole_machines_run(void **state)
+{
+	(void)state;
+	rig_need_kvm();
+	for_each_golden(look_at_the_whole);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(records_are_understood),
+		cmocka_unit_test(pages_arrive),
+		cmocka_unit_test(devices_load),
+		cmocka_unit_test(whole_machines_run),
+	};
+
+	signal(SIGPIPE, SIG_IGN);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
