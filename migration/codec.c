@@ -58,9 +58,9 @@ const struct codec_ops *codec_choose(struct codec_choice *c)
 
 	if (!c->automatic || !c->codec)
 		return c->codec;
-	/* The second batch is tried: waiting for a probe's turn would cost a slow link 64 batches,
-	 * and small guests have no more than that. */
-	if (c->codec_ns_per_byte == 0)
+	/* Tried at once: waiting for a probe's turn would cost a slow link 64 batches, and small
+	 * guests have no more than that. */
+	if (c->nr_tried < CODEC_TRIAL)
 		return c->nr_batches > 1 ? c->codec : NULL;
 	return compressing_pays(c) != probe ? c->codec : NULL;
 }
@@ -78,6 +78,14 @@ void codec_note_link(struct codec_choice *c, uint64_t ns, size_t wire_bytes)
 
 void codec_note_codec(struct codec_choice *c, uint64_t ns, size_t page_bytes, size_t payload_bytes)
 {
-	average(&c->codec_ns_per_byte, (double)ns / (double)page_bytes);
+	double sample = (double)ns / (double)page_bytes;
+
+	/* A codec is never faster than it is, but it may have had to wait for a processor: what
+	 * is slow must be slow again and again to be believed. */
+	if (sample < c->codec_ns_per_byte)
+		c->codec_ns_per_byte = sample;
+	else
+		average(&c->codec_ns_per_byte, sample);
+	c->nr_tried++;
 	average(&c->ratio, (double)payload_bytes / (double)page_bytes);
 }

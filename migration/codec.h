@@ -35,12 +35,13 @@ int codec_check_name(const char *name, struct err *e);
 /*
  * What to do with the next batch. `auto` compares, per batch, sending it raw with compressing
  * first, from the measured speed of the link and of the codec and the measured ratio. The first
- * batch goes raw and the second one compressed, to measure; every CODEC_PROBE_INTERVAL batches it
- * tries the other way so that the measurements stay fresh.
+ * batch goes raw and the next CODEC_TRIAL compressed, to measure; every CODEC_PROBE_INTERVAL
+ * batches it tries the other way so that the measurements stay fresh.
  *
  * One per channel, used by its worker only.
  */
 #define CODEC_PROBE_INTERVAL 128
+#define CODEC_TRIAL          4
 
 struct codec_choice {
 	const struct codec_ops *codec; /* candidate; NULL: always raw */
@@ -50,6 +51,7 @@ struct codec_choice {
 	double codec_ns_per_byte;
 	double ratio; /* payload bytes per page byte */
 	uint64_t nr_batches;
+	uint64_t nr_tried; /* batches that went through the codec */
 };
 
 int codec_choice_init(struct codec_choice *c, const char *name, struct err *e);

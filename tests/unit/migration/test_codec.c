@@ -124,9 +124,26 @@ static void test_auto_follows_the_measurements(void **state)
 	assert_in_range(nr_packed(0.2, 1, 0.5), 1, 20);
 	/* A small guest has few batches: the first to measure the link, all others packed. */
 	assert_int_equal(nr_packed_of(16, 8, 1, 0.5), 15);
-	assert_int_equal(nr_packed_of(16, 0.2, 1, 0.5), 1);
+	assert_int_equal(nr_packed_of(16, 0.2, 1, 0.5), CODEC_TRIAL);
 	/* Incompressible: never worth it. */
 	assert_in_range(nr_packed(8, 1, 1.0), 1, 20);
+}
+
+/* The processor was taken away while the first batch was being packed. */
+static void test_one_slow_sample_does_not_decide(void **state)
+{
+	struct codec_choice c;
+	struct err e = ERR_INIT;
+	int nr = 0;
+
+	(void)state;
+	assert_int_equal(codec_choice_init(&c, "auto", &e), 0);
+	for (int i = 0; i < 64; i++) {
+		if (codec_choose(&c))
+			codec_note_codec(&c, nr++ ? LEN : 500 * LEN, LEN, LEN / 2);
+		codec_note_link(&c, 8 * LEN, LEN);
+	}
+	assert_true(nr > 60);
 }
 
 int main(void)
@@ -138,6 +155,7 @@ int main(void)
 		cmocka_unit_test(test_names_and_numbers),
 		cmocka_unit_test(test_fixed_choices_never_change),
 		cmocka_unit_test(test_auto_follows_the_measurements),
+		cmocka_unit_test(test_one_slow_sample_does_not_decide),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
