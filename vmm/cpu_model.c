@@ -23,7 +23,7 @@ struct model {
  */
 static const struct model models[] = {
 	{"x86-64-v1", NULL,
-	 "fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush mmx fxsr "
+	 "fpu de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush mmx fxsr "
 	 "sse sse2 syscall nx lm"},
 	{"x86-64-v2", "x86-64-v1", "cx16 lahf_lm popcnt sse3 sse4_1 sse4_2 ssse3"},
 	{"Westmere", "x86-64-v2", "aes pclmulqdq"},
