@@ -253,10 +253,57 @@ static uint32_t count_entries(const char *path)
 	return nr;
 }
 
+/* io_uring's workers are the kernel's: they come when a disk is slow and go when they please. */
+static bool is_kernels(const char *tid)
+{
+	char path[300];
+	char name[16] = "";
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%s/comm", tid);
+	f = fopen(path, "re");
+	if (f && !fgets(name, sizeof(name), f))
+		name[0] = '\0';
+	if (f)
+		fclose(f);
+	return !strncmp(name, "iou-", 4);
+}
+
+static uint32_t count_threads(void)
+{
+	DIR *dir = opendir("/proc/self/task");
+	struct dirent *entry;
+	uint32_t nr = 0;
+
+	assert_non_null(dir);
+	while ((entry = readdir(dir)))
+		nr += entry->d_name[0] != '.' && !is_kernels(entry->d_name);
+	closedir(dir);
+	return nr;
+}
+
+/* A thread that has been joined is listed until the kernel has cleared it away: wait until the
+ * number has stood still for a while. */
+static uint32_t count_threads_at_rest(void)
+{
+	uint64_t since_ns = clock_now_ns();
+	uint32_t nr = count_threads();
+
+	while (clock_now_ns() - since_ns < 50 * NS_PER_MS) {
+		uint32_t now = count_threads();
+
+		if (now != nr)
+			since_ns = clock_now_ns();
+		nr = now;
+		clock_sleep_until_ns(clock_now_ns() + NS_PER_MS);
+	}
+	return nr;
+}
+
 struct rig_census rig_take_census(void)
 {
 	struct rig_census c = {.nr_fds = count_entries("/proc/self/fd"),
-			       .nr_threads = count_entries("/proc/self/task")};
+			       .nr_threads = count_threads_at_rest()};
 	FILE *f = fopen("/proc/self/statm", "re");
 	unsigned long pages[3] = {0};
 
