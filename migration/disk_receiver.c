@@ -58,7 +58,7 @@ static int put_data(struct disk_receiver *r, const struct disk_piece *p, struct 
 	uint64_t left = p->bytes;
 
 	while (left) {
-		ssize_t n = link_recvpipe(r->link, r->pipe_fds[1], left, true, e);
+		ssize_t n = link_recvpipe(r->link, r->pipe_fds[1], left, e);
 
 		if (n < 0 || empty_pipe(r, d, &at, (size_t)n, e) < 0)
 			return -e->code;

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -10,9 +11,10 @@
 /* Enough that the receiver seldom waits for the writer to finish one. */
 #define NR_PIPES 4
 
-/* What the unprivileged may have by default (/proc/sys/fs/pipe-max-size); smaller is only slower.
- */
-#define PIPE_BYTES (1 << 20)
+/* A huge page's worth: tmpfs clears what the first write to a huge page leaves of it. The
+ * unprivileged may have half of that by default (/proc/sys/fs/pipe-max-size); smaller is only
+ * slower. */
+#define HUGE_PAGE_BYTES (2u << 20)
 
 /* A pipe, and where in the file its bytes belong. */
 struct load {
@@ -153,19 +155,28 @@ static struct load *free_load(struct page_writer *w, struct err *e)
 	return e->code ? NULL : &w->loads[w->next_take];
 }
 
-/* All that has come, as far as the pipe has room, and at least something. */
+/* As much as the pipe has room for: it pays to wait for the rest of a huge page. */
 static int fill(struct load *load, struct link *link, size_t len, struct err *e)
 {
-	ssize_t done = link_recvpipe(link, load->pipe_fds[1], len, true, e);
+	struct pollfd room = {.fd = load->pipe_fds[1], .events = POLLOUT};
 
 	load->bytes = 0;
-	while (done > 0) {
+	while (load->bytes < len && poll(&room, 1, 0) == 1) {
+		ssize_t done = link_recvpipe(link, load->pipe_fds[1], len - load->bytes, e);
+
+		if (done < 0)
+			return (int)done;
 		load->bytes += (size_t)done;
-		if (load->bytes == len)
-			break;
-		done = link_recvpipe(link, load->pipe_fds[1], len - load->bytes, false, e);
 	}
-	return done < 0 ? (int)done : 0;
+	return 0;
+}
+
+/* Whole huge pages at once, if they are the file's: a load ends where one ends. */
+static size_t to_huge_page_end(uint64_t offset, size_t len)
+{
+	size_t left = HUGE_PAGE_BYTES - offset % HUGE_PAGE_BYTES;
+
+	return len < left ? len : left;
 }
 
 static void hand_over(struct page_writer *w)
@@ -183,7 +194,7 @@ int page_writer_take(struct page_writer *w, struct link *link, uint64_t offset, 
 	while (len) {
 		struct load *load = free_load(w, e);
 
-		if (!load || fill(load, link, len, e) < 0)
+		if (!load || fill(load, link, to_huge_page_end(offset, len), e) < 0)
 			return -e->code;
 		load->offset = offset;
 		offset += load->bytes;
@@ -223,7 +234,8 @@ static int open_pipes(struct page_writer *w, struct err *e)
 			w->loads[i].pipe_fds[0] = -1;
 			return -e->code;
 		}
-		fcntl(w->loads[i].pipe_fds[0], F_SETPIPE_SZ, PIPE_BYTES);
+		if (fcntl(w->loads[i].pipe_fds[0], F_SETPIPE_SZ, HUGE_PAGE_BYTES) < 0)
+			fcntl(w->loads[i].pipe_fds[0], F_SETPIPE_SZ, HUGE_PAGE_BYTES / 2);
 	}
 	return 0;
 }

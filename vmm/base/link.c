@@ -341,7 +341,7 @@ int link_splicev(struct link *l, const int pipe_fds[2], struct iovec *iov, int n
 	return 0;
 }
 
-ssize_t link_recvpipe(struct link *l, int pipe_fd, size_t len, bool wait, struct err *e)
+ssize_t link_recvpipe(struct link *l, int pipe_fd, size_t len, struct err *e)
 {
 	for (;;) {
 		ssize_t done =
@@ -354,8 +354,6 @@ ssize_t link_recvpipe(struct link *l, int pipe_fd, size_t len, bool wait, struct
 		}
 		if (done == 0)
 			return closed_by_peer(l, e);
-		if (!wait && errno == EAGAIN)
-			return 0;
 		if (retry(l, POLLIN, e) < 0)
 			return -e->code;
 	}

@@ -59,10 +59,9 @@ int link_sendfile(struct link *l, int fd, uint64_t offset, size_t len, struct er
 int link_splicev(struct link *l, const int pipe_fds[2], struct iovec *iov, int nr_iov,
 		 struct err *e);
 
-/* Move up to @len bytes that have come into the pipe @pipe_fd, by reference where the socket can:
- * how many, at least one. Without @wait 0 says that nothing has come or that the pipe is full;
- * with it the pipe must be empty, because a full one cannot be told from a silent peer. */
-ssize_t link_recvpipe(struct link *l, int pipe_fd, size_t len, bool wait, struct err *e);
+/* Move up to @len bytes into the pipe @pipe_fd, by reference where the socket can: how many, at
+ * least one. The pipe must have room, because a full one cannot be told from a silent peer. */
+ssize_t link_recvpipe(struct link *l, int pipe_fd, size_t len, struct err *e);
 
 /* Wake and fail whatever waits on the link. Any thread. */
 void link_shutdown(struct link *l);

@@ -144,7 +144,7 @@ static void test_file_to_file(void **state)
 		from_map[i] = (uint8_t)(i * 2654435761u >> 24);
 	assert_int_equal(pthread_create(&t, NULL, send_file, &s), 0);
 	while (at < FILE_BYTES) {
-		ssize_t n = link_recvpipe(p->b, pipe_fds[1], (size_t)(FILE_BYTES - at), true, &e);
+		ssize_t n = link_recvpipe(p->b, pipe_fds[1], (size_t)(FILE_BYTES - at), &e);
 
 		assert_true(n > 0);
 		assert_int_equal(splice(pipe_fds[0], NULL, to, &at, (size_t)n, 0), n);
