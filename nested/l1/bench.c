@@ -273,9 +273,10 @@ static void do_wrmsr(struct l1 *m, struct guest *g)
 	const struct injection ipi = {.vector = L1_IPI_VECTOR};
 
 	if ((uint32_t)g->regs.rcx == MSR_TSC_DEADLINE) {
-		wrmsr(MSR_TSC_DEADLINE, g->regs.rdx << 32 | (uint32_t)g->rax);
-		g->tick_pending = false;
+		/* First: a deadline that has passed by now ticks at once. */
 		order.due = m->ticks + 1;
+		g->tick_pending = false;
+		wrmsr(MSR_TSC_DEADLINE, g->regs.rdx << 32 | (uint32_t)g->rax);
 	} else {
 		m->cpu->inject(g, &ipi);
 	}
@@ -343,6 +344,9 @@ static uint64_t run_order(struct l1 *m, struct guest *g, bench_fn fn, uint64_t n
 		if (m->ticks != ticks && g->interruptible) {
 			ticks = m->ticks;
 			m->cpu->inject(g, &tick);
+		} else if (m->ticks != ticks) {
+			/* L2 cannot take it now and may not leave again by itself. */
+			wrmsr(MSR_TSC_DEADLINE, rdtsc() + delay(m));
 		}
 		m->cpu->run(g);
 	} while (!serve(m, g));
