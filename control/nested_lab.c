@@ -120,6 +120,21 @@ static int wait_alive(struct lab *l, const struct life_pulse *p, struct err *e)
 	}
 }
 
+/* Where it stands is in the last line it said. */
+static int too_late(const struct lab *l, const char *what, struct err *e)
+{
+	char *text = lab_serial(l);
+	char *last;
+
+	for (size_t n = strlen(text); n > 0 && strchr("\r\n", text[n - 1]); n--)
+		text[n - 1] = '\0';
+	last = strrchr(text, '\n');
+	err_set(e, ERR_STATE, ETIME, "the guest does not get to %.60s; its last line: '%.100s'",
+		what, last ? last + 1 : text);
+	free(text);
+	return -ETIME;
+}
+
 int lab_await(struct lab *l, const char *text, struct err *e)
 {
 	uint64_t deadline = clock_now_ns() + l->config.patience_ns;
@@ -128,7 +143,7 @@ int lab_await(struct lab *l, const char *text, struct err *e)
 		if (ill(l, e) < 0)
 			return -EIO;
 		if (clock_now_ns() > deadline)
-			return err_set(e, ERR_STATE, ETIME, "the guest does not say '%.60s'", text);
+			return too_late(l, text, e);
 		clock_sleep_until_ns(clock_now_ns() + LOOK_NS);
 	}
 	return 0;
@@ -159,7 +174,7 @@ static int boot(struct lab *l, struct err *e)
 	while (ret == 0 && !l->life->ready(l)) {
 		ret = ill(l, e);
 		if (ret == 0 && clock_now_ns() > deadline)
-			ret = err_set(e, ERR_STATE, ETIME, "the guest does not get ready");
+			ret = too_late(l, "work", e);
 		clock_sleep_until_ns(clock_now_ns() + LOOK_NS);
 	}
 	return ret;

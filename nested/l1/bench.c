@@ -173,7 +173,7 @@ static uint64_t halt_l1(struct l1 *m, uint64_t n)
 		wrmsr(MSR_TSC_DEADLINE, due);
 		interrupts_off();
 		while (m->ticks == ticks) {
-			sleep_until_interrupt();
+			l1_sleep();
 			interrupts_off();
 		}
 		interrupts_on();
@@ -279,6 +279,7 @@ static void do_wrmsr(struct l1 *m, struct guest *g)
 		wrmsr(MSR_TSC_DEADLINE, g->regs.rdx << 32 | (uint32_t)g->rax);
 	} else {
 		m->cpu->inject(g, &ipi);
+		g->interruptible = false; /* one event an entry: a tick has to wait */
 	}
 }
 
@@ -286,7 +287,7 @@ static void sleep_for(struct l1 *m)
 {
 	interrupts_off();
 	while (m->ticks < order.due) {
-		sleep_until_interrupt();
+		l1_sleep();
 		interrupts_off();
 	}
 	interrupts_on();
@@ -341,6 +342,8 @@ static uint64_t run_order(struct l1 *m, struct guest *g, bench_fn fn, uint64_t n
 	order.fn = fn;
 	order.n = n;
 	do {
+		/* Until run(): a tick after the look would go unseen, and L2 may wait for it. */
+		interrupts_off();
 		if (m->ticks != ticks && g->interruptible) {
 			ticks = m->ticks;
 			m->cpu->inject(g, &tick);

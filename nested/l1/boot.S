@@ -109,6 +109,14 @@ enter64:
 	iretq
 	.endm
 
+	.globl l1_sleep, l1_sleep_hlt, l1_sleep_end
+l1_sleep:
+	sti
+l1_sleep_hlt:
+	hlt
+l1_sleep_end:
+	ret
+
 l1_trap_common:
 	save_and_call l1_trap
 l2_trap_common:

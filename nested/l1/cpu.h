@@ -59,11 +59,13 @@ static inline void interrupts_off(void)
 	__asm__ volatile("cli" ::: "memory");
 }
 
-/* Interrupts on, and asleep until one comes: nothing is lost between the two. */
-static inline void sleep_until_interrupt(void)
-{
-	__asm__ volatile("sti; hlt" ::: "memory");
-}
+/*
+ * Interrupts on, and asleep until one comes: nothing is lost between the two (boot.S). The shadow
+ * of STI should see to that, but a nested #VMEXIT in it can lose it (a host under QEMU's TCG, when
+ * the host is interrupted just then), so l1_trap() looks for l1_sleep_hlt, too.
+ */
+void l1_sleep(void);
+extern const char l1_sleep_hlt[], l1_sleep_end[];
 
 /*
  * Instructions of L2 that L1 intercepts. rbx says where L2 goes on: without NRIPS, SVM does not

@@ -87,7 +87,8 @@ struct front_end {
 	/* A control block for a guest that begins at g->rip with g->rsp, in long mode. NULL, or
 	 * what the CPU lacks. */
 	const char *(*prepare)(struct guest *g);
-	/* Until L2's next exit. */
+	/* Until L2's next exit. Interrupts may be off before, and are on afterwards: what comes
+	 * while they are off ends L2 at once. */
 	void (*run)(struct guest *g);
 	void (*inject)(struct guest *g, const struct injection *event);
 	/* Map, or unmap, the 2 MiB of L2's memory around @gpa (nested paging). */

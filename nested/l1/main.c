@@ -67,8 +67,16 @@ _Noreturn void l1_fail(const char *what, uint64_t value)
 
 /* ---- Traps ---- */
 
+/* An interrupt right before the HLT it was to end has ended it. */
+static void end_sleep(struct trap *t)
+{
+	if (t->rip == (uint64_t)(uintptr_t)l1_sleep_hlt)
+		t->rip = (uint64_t)(uintptr_t)l1_sleep_end;
+}
+
 void l1_trap(struct trap *t)
 {
+	end_sleep(t);
 	switch (t->vector) {
 	case L1_TIMER_VECTOR:
 		machine.timer_tsc = rdtsc();

@@ -19,6 +19,7 @@ svm_enter:
 	pushq	%rsi
 	pushq	%rdx
 	clgi
+	sti /* for VMRUN: what L1's IF is then decides whether an interrupt ends L2 */
 	testb	$MARK_ENTRY, l1_marks
 	jz	1f
 	movb	$MARK_ENTRY, %al
