@@ -174,15 +174,27 @@ static void add_bits(struct differences *d, const char *what, uint64_t bits,
 	}
 }
 
+/* What must be 1 on this host and need not be for the guest. */
+static void add_obligations(struct differences *d, const struct vmx_msr *m, uint64_t bits)
+{
+	for (; bits; bits &= bits - 1) {
+		int bit = __builtin_ctzll(bits);
+		const char *name = m->bits ? m->bits[bit] : NULL;
+
+		if (name)
+			add(d, "%s that can be off (%s)", name, m->name);
+		else
+			add(d, "bit %d that can be 0 (%s)", bit, m->name);
+	}
+}
+
 static void compare_controls(const struct vmx_msr *m, uint64_t guest, uint64_t host,
 			     struct differences *d)
 {
 	const uint64_t may = 0xffffffffull << 32;
 
 	add_bits(d, m->name, guest & ~host & may, m->bits, 32);
-	/* A control the guest may leave off and this host cannot. */
-	for (uint64_t bits = host & ~guest & ~may; bits; bits &= bits - 1)
-		add(d, "%s: bit %d cannot be 0 here", m->name, __builtin_ctzll(bits));
+	add_obligations(d, m, host & ~guest & ~may);
 }
 
 static void compare(const struct vmx_msr *m, uint64_t guest, uint64_t host, struct differences *d)
@@ -197,8 +209,7 @@ static void compare(const struct vmx_msr *m, uint64_t guest, uint64_t host, stru
 		add_bits(d, m->name, guest & ~host, m->bits, 0);
 		break;
 	case RULE_FIXED0:
-		for (uint64_t bits = host & ~guest; bits; bits &= bits - 1)
-			add(d, "%s: bit %d cannot be 0 here", m->name, __builtin_ctzll(bits));
+		add_obligations(d, m, host & ~guest);
 		break;
 	case RULE_EQUAL:
 		if (guest != host)

@@ -81,6 +81,17 @@ static void fewer_asids(void **state)
 	taken(&host, &guest);
 }
 
+static void an_older_svm(void **state)
+{
+	struct nested_caps guest = svm(FEATURE_NPT);
+	struct nested_caps host = guest;
+
+	(void)state;
+	guest.svm_revision = 2;
+	refused(&guest, &host, "SVM revision 2 (here 1)");
+	taken(&host, &guest);
+}
+
 static void a_smaller_state(void **state)
 {
 	struct nested_caps guest = svm(0);
@@ -118,7 +129,7 @@ static void a_vmx_control_that_cannot_be_off(void **state)
 	struct nested_caps host = vmx(0x48d, 0x1e | 0x7full << 32);
 
 	(void)state;
-	refused(&guest, &host, "true pin-based controls: bit 3 cannot be 0 here");
+	refused(&guest, &host, "NMI exiting that can be off (true pin-based controls)");
 	taken(&host, &guest);
 }
 
@@ -138,7 +149,7 @@ static void a_fixed_bit_more(void **state)
 	struct nested_caps host = vmx(0x486, 0x80000031);
 
 	(void)state;
-	refused(&guest, &host, "IA32_VMX_CR0_FIXED0: bit 4 cannot be 0 here");
+	refused(&guest, &host, "bit 4 that can be 0 (IA32_VMX_CR0_FIXED0)");
 	taken(&host, &guest);
 }
 
@@ -158,6 +169,42 @@ static void a_missing_vmx_msr(void **state)
 
 	(void)state;
 	refused(&guest, &host, "IA32_VMX_VMFUNC (MSR 0x491)");
+}
+
+/* One difference for each capability MSR there is: none is forgotten. */
+static void every_vmx_msr_is_looked_at(void **state)
+{
+	static const struct {
+		uint32_t index;
+		uint64_t guest, host;
+		const char *says;
+	} all[] = {
+		{0x481, 1ull << 39, 0, "posted interrupts (pin-based controls)"},
+		{0x482, 1ull << 60, 0, "MSR bitmaps (processor-based controls)"},
+		{0x483, 1ull << 53, 0, "load EFER (VM-exit controls)"},
+		{0x484, 1ull << 47, 0, "load EFER (VM-entry controls)"},
+		{0x485, 1ull << 6, 0, "IA32_VMX_MISC bit 6"},
+		{0x486, 0, 1, "bit 0 that can be 0 (IA32_VMX_CR0_FIXED0)"},
+		{0x487, 1ull << 18, 0, "IA32_VMX_CR0_FIXED1 bit 18"},
+		{0x488, 0, 1ull << 13, "bit 13 that can be 0 (IA32_VMX_CR4_FIXED0)"},
+		{0x489, 1ull << 12, 0, "IA32_VMX_CR4_FIXED1 bit 12"},
+		{0x48b, 1ull << 33, 0, "EPT (secondary processor-based controls)"},
+		{0x48c, 1ull << 16, 0, "EPT 2 MiB pages (IA32_VMX_EPT_VPID_CAP)"},
+		{0x48d, 1ull << 35, 0, "NMI exiting (true pin-based controls)"},
+		{0x48e, 0, 1ull << 7, "HLT exiting that can be off (true processor-based"},
+		{0x48f, 0, 1ull << 9, "64-bit host that can be off (true VM-exit controls)"},
+		{0x490, 1ull << 46, 0, "load PAT (true VM-entry controls)"},
+		{0x491, 1, 0, "IA32_VMX_VMFUNC bit 0"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+		struct nested_caps guest = vmx(all[i].index, all[i].guest);
+		struct nested_caps host = vmx(all[i].index, all[i].host);
+
+		refused(&guest, &host, all[i].says);
+		taken(&host, &guest);
+	}
 }
 
 static void everything_missing_still_fits(void **state)
@@ -189,6 +236,7 @@ int main(void)
 		cmocka_unit_test(another_vendor),
 		cmocka_unit_test(an_svm_feature_less),
 		cmocka_unit_test(fewer_asids),
+		cmocka_unit_test(an_older_svm),
 		cmocka_unit_test(a_smaller_state),
 		cmocka_unit_test(an_older_kvm),
 		cmocka_unit_test(a_vmx_control_less),
@@ -197,6 +245,7 @@ int main(void)
 		cmocka_unit_test(a_fixed_bit_more),
 		cmocka_unit_test(another_vmcs_revision),
 		cmocka_unit_test(a_missing_vmx_msr),
+		cmocka_unit_test(every_vmx_msr_is_looked_at),
 		cmocka_unit_test(everything_missing_still_fits),
 		cmocka_unit_test(modes_are_three),
 	};

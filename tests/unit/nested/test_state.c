@@ -156,7 +156,7 @@ static void what_is_malformed_is_named(void **state)
 
 	(void)state;
 	assert_int_equal(nested_state_check(&s, &svm_host, &e), 0);
-	bad(&s, &vmx_host, "format 1");
+	bad(&s, &vmx_host, "format 1, and this host's KVM has 0 (VMX)");
 	s.kvm.hdr.svm.vmcb_pa |= 8;
 	bad(&s, &svm_host, "VMCB address");
 	s = svm_in_l2();
@@ -178,6 +178,15 @@ static void what_is_malformed_is_named(void **state)
 	s = vmx_in_l2();
 	s.kvm.size = HEADER + 100;
 	bad(&s, &vmx_host, "VMX size");
+	s = vmx_in_l2();
+	s.kvm.hdr.vmx.vmcs12_pa |= 8;
+	bad(&s, &vmx_host, "VMCS12 address 0x2008");
+	s.kvm.hdr.vmx.vmxon_pa |= 8;
+	bad(&s, &vmx_host, "VMXON address 0x1008");
+	s.kvm.flags |= 0x100;
+	bad(&s, &vmx_host, "unknown VMX flags 0x101");
+	s.kvm.size = HEADER - 1;
+	bad(&s, &vmx_host, "size 0x7f");
 }
 
 static void a_kvm_with_less_room_refuses(void **state)
