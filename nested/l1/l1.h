@@ -80,7 +80,8 @@ struct injection {
 
 struct front_end {
 	const char *name;
-	bool vmcall; /* VMCALL is its hypercall instruction; else VMMCALL */
+	bool vmcall;         /* VMCALL is its hypercall instruction; else VMMCALL */
+	const void *msr_map; /* whole pages that only the CPU reads */
 	bool (*is_here)(void);
 	/* NULL, or what is wrong with this CPU. */
 	const char *(*enable)(void);

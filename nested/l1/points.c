@@ -90,6 +90,7 @@ _Noreturn void l1_points(struct l1 *m)
 	struct books books = {.sum = 0};
 
 	l1_marks = (uint8_t)m->options.marks;
+	out32(L1_MSR_MAP_PORT, (uint32_t)(pointer_gpa(m->cpu->msr_map) / PAGE_SIZE));
 	for (uint32_t i = 0; i < m->nr_guests; i++)
 		l1_new_guest(m, &m->guest[i],
 			     m->options.npt == 1 || (m->options.npt == 2 && i % 2 == 0), l2_point,

@@ -197,6 +197,7 @@ static void map(struct guest *g, uint64_t gpa, bool present)
 
 const struct front_end svm_front_end = {
 	.name = "svm",
+	.msr_map = msr_map,
 	.is_here = is_here,
 	.enable = enable,
 	.prepare = prepare,

@@ -23,6 +23,7 @@
 #define PROC_HLT        (1u << 7)
 #define PROC_ALL_PORTS  (1u << 24)
 #define PROC_PORT_MAPS  (1u << 25)
+#define PROC_MSR_MAPS   (1u << 28)
 #define PROC_SECONDARY  (1u << 31)
 #define SECONDARY_EPT   (1u << 1)
 #define EXIT_HOST_64BIT (1u << 9)
@@ -58,6 +59,7 @@ enum field {
 	HOST_TR = 0xc0c,
 	PORT_MAP_A = 0x2000,
 	PORT_MAP_B = 0x2002,
+	MSR_MAP = 0x2004,
 	EPT_POINTER_FIELD = 0x201a,
 	EXIT_GPA = 0x2400,
 	LINK_POINTER = 0x2800,
@@ -112,6 +114,7 @@ extern uint64_t l1_idt[256][2], l2_idt[256][2];
 PAGES(vmxon_region, 1);
 PAGES(vmcs, L1_MAX_GUESTS);
 PAGES(port_map, 2);
+PAGES(msr_map, 1);
 static uint64_t ept_root[512] __attribute__((aligned(4096)));
 static uint64_t ept_pdpt[512] __attribute__((aligned(4096)));
 static uint64_t ept_pd[4][512] __attribute__((aligned(4096)));
@@ -169,6 +172,7 @@ static const char *enable(void)
 		return "VMXON failed";
 	memset(port_map, 0xff, sizeof(port_map));
 	port_map[L1_MARK_PORT / 8] &= (uint8_t) ~(1u << L1_MARK_PORT % 8);
+	memset(msr_map, 0xff, sizeof(msr_map)); /* every MSR exits */
 	make_ept();
 	return NULL;
 }
@@ -197,10 +201,11 @@ static uint32_t controls(uint32_t msr, uint32_t wanted)
 
 static void set_controls(struct guest *g)
 {
-	uint32_t proc = PROC_HLT | PROC_PORT_MAPS | (g->nested_paging ? PROC_SECONDARY : 0);
+	uint32_t proc =
+		PROC_HLT | PROC_PORT_MAPS | PROC_MSR_MAPS | (g->nested_paging ? PROC_SECONDARY : 0);
 
 	write_field(PIN_CONTROLS, controls(MSR_VMX_PIN, PIN_INTERRUPTS | PIN_NMI));
-	write_field(PROC_CONTROLS, controls(MSR_VMX_PROC, proc)); /* no MSR maps: every MSR exits */
+	write_field(PROC_CONTROLS, controls(MSR_VMX_PROC, proc));
 	if (g->nested_paging) {
 		write_field(SECONDARY_CONTROLS, controls(MSR_VMX_SECONDARY, SECONDARY_EPT));
 		write_field(EPT_POINTER_FIELD, pointer_gpa(ept_root) | EPT_POINTER);
@@ -210,6 +215,7 @@ static void set_controls(struct guest *g)
 	write_field(EXCEPTION_BITMAP, 0);
 	write_field(PORT_MAP_A, pointer_gpa(port_map));
 	write_field(PORT_MAP_B, pointer_gpa(port_map + PAGE_SIZE));
+	write_field(MSR_MAP, pointer_gpa(msr_map));
 	write_field(LINK_POINTER, UINT64_MAX);
 }
 
@@ -370,6 +376,7 @@ static void map(struct guest *g, uint64_t gpa, bool present)
 const struct front_end vmx_front_end = {
 	.name = "vmx",
 	.vmcall = true,
+	.msr_map = msr_map,
 	.is_here = is_here,
 	.enable = enable,
 	.prepare = prepare,

@@ -15,7 +15,6 @@
 #include "tests/rig/bare.h"
 
 #define MEMORY_BYTES (8u << 20)
-#define MAX_STEPS    200u /* from the mark before an entry to the entry */
 #define NR_ROUNDS    2u
 #define NO_INJECTION 0
 #define IRQ          1
@@ -50,22 +49,13 @@ static void check_place(const struct scenario *s, uint8_t mark, const struct nes
 	assert_true(s->marks & mark);
 }
 
-/* Instruction by instruction until VMRUN has been executed and L2 has not begun. */
-static void step_to_entry(struct bare *b, const struct scenario *s)
+/* VMRUN or VMLAUNCH has been executed, and L2 has not begun. */
+static void go_to_entry(struct bare *b, const struct scenario *s)
 {
-	struct nested_view v = bare_view(b);
+	struct nested_view v;
 
-	if (v.vendor != NESTED_SVM) {
-		print_message("SKIPPED: KVM stops no VMX entry by single step\n");
-		bare_free(b);
-		skip();
-	}
-	bare_step(b, true);
-	for (unsigned int i = 0; i < MAX_STEPS && !v.run_pending; i++) {
-		assert_int_equal(bare_run(b), BARE_STEP);
-		v = bare_view(b);
-	}
-	bare_step(b, false);
+	bare_run_to_entry(b);
+	v = bare_view(b);
 	assert_true(v.run_pending);
 	assert_true(v.in_l2);
 	assert_int_equal(v.injected >> 31, s->inject != NO_INJECTION);
@@ -82,7 +72,7 @@ static unsigned int run_to_end(struct bare *b, const struct scenario *s, unsigne
 		if (v.in_l2 && npt != mixed_paging.npt)
 			assert_int_equal(v.nested_paging, npt);
 		if (s->run_pending)
-			step_to_entry(b, s);
+			go_to_entry(b, s);
 		bare_move(b);
 		nr_moves++;
 	}

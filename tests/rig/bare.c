@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include "nested/l1/l1.h"
+#include "tests/rig/page_hold.h"
 #include "tests/rig/rig.h"
 #include "vmm/acpi/acpi.h"
 #include "vmm/boot/boot.h"
@@ -40,6 +41,7 @@ struct bare {
 	struct vcpu_caps caps;
 	struct cpuid cpuid;
 	uint8_t value;
+	uint64_t msr_map_gpa; /* as the guest has named it */
 };
 
 static void probe_nested(struct bare *b)
@@ -148,16 +150,17 @@ static bool is_out(const struct bare *b, uint16_t port)
 	       b->run->io.port == port;
 }
 
+static const void *io_data(const struct bare *b)
+{
+	return (const uint8_t *)b->run + b->run->io.data_offset;
+}
+
 static bool stops(struct bare *b, enum bare_stop *why)
 {
-	if (b->run->exit_reason == KVM_EXIT_DEBUG) {
-		*why = BARE_STEP;
-		return true;
-	}
 	if (!is_out(b, L1_MARK_PORT) && !is_out(b, L1_DONE_PORT))
 		return false;
 	*why = is_out(b, L1_MARK_PORT) ? BARE_MARK : BARE_DONE;
-	b->value = *((const uint8_t *)b->run + b->run->io.data_offset);
+	b->value = *(const uint8_t *)io_data(b);
 	complete(b);
 	return true;
 }
@@ -167,6 +170,8 @@ static void answer(struct bare *b)
 {
 	if (b->run->exit_reason != KVM_EXIT_IO)
 		fail_msg("the guest left KVM for reason %u", b->run->exit_reason);
+	if (is_out(b, L1_MSR_MAP_PORT))
+		b->msr_map_gpa = *(const uint32_t *)io_data(b) * PAGE_BYTES;
 	if (b->run->io.direction == KVM_EXIT_IO_IN)
 		memset((uint8_t *)b->run + b->run->io.data_offset, 0xff,
 		       (size_t)b->run->io.size * b->run->io.count);
@@ -174,7 +179,7 @@ static void answer(struct bare *b)
 
 enum bare_stop bare_run(struct bare *b)
 {
-	enum bare_stop why = BARE_STEP;
+	enum bare_stop why = BARE_DONE;
 
 	for (uint32_t i = 0; i < MAX_EXITS; i++) {
 		if (ioctl(b->fd, KVM_RUN, 0) < 0) {
@@ -195,12 +200,18 @@ uint8_t bare_value(const struct bare *b)
 	return b->value;
 }
 
-void bare_step(struct bare *b, bool on)
+static void free_for_skip(void *arg)
 {
-	struct kvm_guest_debug d = {.control =
-					    on ? KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP : 0};
+	bare_free(arg);
+}
 
-	assert_return_code(ioctl(b->fd, KVM_SET_GUEST_DEBUG, &d), errno);
+void bare_run_to_entry(struct bare *b)
+{
+	struct page_hold *h = page_hold_begin(b->mem, b->msr_map_gpa, free_for_skip, b);
+
+	assert_int_equal(ioctl(b->fd, KVM_RUN, 0), -1);
+	assert_int_equal(errno, EINTR);
+	page_hold_end(h);
 }
 
 struct nested_view bare_view(struct bare *b)

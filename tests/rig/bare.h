@@ -16,8 +16,7 @@ struct bare;
 /* Why bare_run() returned. */
 enum bare_stop {
 	BARE_MARK, /* the guest wrote bare_value() to L1_MARK_PORT; the write is complete */
-	BARE_DONE, /* ... to L1_DONE_PORT */
-	BARE_STEP  /* one instruction was executed, with bare_step() on */
+	BARE_DONE  /* ... to L1_DONE_PORT */
 };
 
 /* Skips the test where there is no KVM, or guests cannot be hypervisors. */
@@ -26,7 +25,10 @@ void bare_free(struct bare *b);
 
 enum bare_stop bare_run(struct bare *b);
 uint8_t bare_value(const struct bare *b);
-void bare_step(struct bare *b, bool on);
+/* From a mark right before an entry into L2 to where KVM has executed the entry and L2 has not
+ * begun: KVM is held up in it (tests/rig/page_hold.h) over the page that the guest has named by
+ * L1_MSR_MAP_PORT, which every entry reads. */
+void bare_run_to_entry(struct bare *b);
 
 struct nested_view bare_view(struct bare *b);
 
