@@ -223,16 +223,28 @@ static int build(void *ctx, struct vm_config *config, struct vm **vm, struct err
 	return vm_new(config, on_event, l, vm, e);
 }
 
+/* Where the next VM listens. */
+static void listening_address(const struct lab *l, char *out, size_t cap)
+{
+	const char *over = l->config.over;
+
+	if (!over)
+		snprintf(out, cap, "tcp:127.0.0.1:0");
+	else if (!strcmp(over, "unix"))
+		snprintf(out, cap, "unix:%s/migration", l->folder);
+	else
+		snprintf(out, cap, "%s:0", over);
+}
+
 static int start_destination(struct lab *l, struct link_listener **listener,
 			     struct migration_destination **d, struct uri *uri, struct err *e)
 {
 	struct migration_destination_config config = {
 		.build = build, .build_ctx = l, .accept_timeout_ns = 20 * NS_PER_S};
-	char address[64] = "tcp:127.0.0.1:0";
+	char address[96];
 	int ret;
 
-	if (l->config.over_unix)
-		snprintf(address, sizeof(address), "unix:%s/migration", l->folder);
+	listening_address(l, address, sizeof(address));
 	ret = uri_parse(address, uri, e);
 	if (ret == 0)
 		ret = link_listen(uri, listener, e);

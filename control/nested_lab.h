@@ -17,7 +17,7 @@ struct lab_config {
 	const char *bad;         /* with `ready`: must never be seen; NULL: nothing is bad */
 	bool lines;              /* instead: L1 and L2 tell, by lines (control/nested_lines.h) */
 	const char *serial_copy; /* append all serial output to this file; NULL: do not */
-	bool over_unix;          /* migrations go over a unix socket, not over TCP */
+	const char *over;        /* what migrations go over: "unix", "rdma:HOST"; NULL: TCP */
 	uint64_t patience_ns;    /* how long a guest may need to show that it is alive */
 };
 

@@ -46,7 +46,8 @@ static const struct option_spec specs[] = {
 	{"lines", NULL, "instead: L1 and L2 tell how they are, by lines (docs/nested.md)",
 	 OPTION_FLAG, AT(lines), 0, 0},
 	{"serial", "FILE", "append what it says to FILE", OPTION_STRING, AT(serial), 0, 0},
-	{"over", "tcp|unix", "what it moves over, default tcp", OPTION_STRING, AT(over), 0, 0},
+	{"over", "HOW", "what it moves over: tcp (default), unix or rdma:HOST", OPTION_STRING,
+	 AT(over), 0, 0},
 	{"dirty", "TRACKER", "default bitmap", OPTION_STRING, AT(tracker), 0, 0},
 	{"downtime-limit", "TIME", "default 300ms", OPTION_NS, AT(downtime_limit_ns), 0, 0},
 	{"patience", "TIME", "to show life after a migration, default 60s", OPTION_NS,
@@ -208,7 +209,7 @@ static int soak(struct soak *s, struct err *e)
 		.alive = s->o.alive ? s->o.alive : s->o.ready,
 		.bad = s->o.bad,
 		.lines = s->o.lines,
-		.over_unix = s->o.over && strcmp(s->o.over, "unix") == 0,
+		.over = s->o.over && strcmp(s->o.over, "tcp") ? s->o.over : NULL,
 		.serial_copy = s->o.serial,
 		.patience_ns = s->o.patience_ns,
 	};
@@ -225,6 +226,13 @@ static int soak(struct soak *s, struct err *e)
 	return ret;
 }
 
+static int check_over(const char *over, struct err *e)
+{
+	if (!over || !strcmp(over, "tcp") || !strcmp(over, "unix") || !strncmp(over, "rdma:", 5))
+		return 0;
+	return err_set(e, ERR_USAGE, EINVAL, "--over %s: tcp, unix and rdma:HOST exist", over);
+}
+
 static int prepare(struct soak *s, struct err *e)
 {
 	int ret = s->o.kernel ? 0 : lab_l1_path(s->kernel, sizeof(s->kernel), e);
@@ -233,8 +241,8 @@ static int prepare(struct soak *s, struct err *e)
 		ret = err_set(
 			e, ERR_USAGE, EINVAL,
 			"--kernel needs --ready: what L1 says when its guests run; or --lines");
-	if (ret == 0 && s->o.over && strcmp(s->o.over, "tcp") && strcmp(s->o.over, "unix"))
-		ret = err_set(e, ERR_USAGE, EINVAL, "--over %s: tcp and unix exist", s->o.over);
+	if (ret == 0)
+		ret = check_over(s->o.over, e);
 	migration_params_init(&s->params);
 	s->params.verify = !s->o.no_verify;
 	s->params.downtime_limit_ns = s->o.downtime_limit_ns;

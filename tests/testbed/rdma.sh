@@ -45,6 +45,10 @@ ended() { ! kill -0 "$1" 2>/dev/null; }
 nothing_is_left() { within 20 pins_nothing "$at_pid" && within 20 is_census "$base"; }
 is_census() { [[ $(census) == "$1" ]]; }
 left() { echo "    left: $(census), pinned $pinned_kib" >&2; }
+# A hypervisor with live guests: L1 and each L2 must go on after every move, all compared by digests.
+soak() {
+	timeout 300 "$godwit" nested soak --count 4 --over rdma:10.7.0.1 --patience 120s >"$work/soak" 2>&1
+}
 doctor_says() { "$godwit" doctor | grep -q -- "$1"; }
 says() { grep -q -- "$2" "$work/$1.log"; }
 
@@ -76,6 +80,10 @@ expect "within the budget of 8192 KiB: at most $most pinned, in $samples samples
 	test "$most" -gt 0 -a "$most" -le 8192
 expect "and is whole" arrived two
 expect "nothing is left" nothing_is_left
+
+expect "a hypervisor moves with its guests, 4 times" soak
+sed -n '/^$/,$p' "$work/soak" | sed 's/^/    /'
+expect "nothing is left of that" within 20 is_census "$base"
 
 # ---- What goes wrong ----
 
