@@ -50,6 +50,8 @@ static json_t *ram(const struct migration_report *report)
 	uint64_t downtime_bytes;
 
 	add_up(report, &t);
+	t.zero += report->round_zero_pages;
+	t.normal += report->round_data_pages;
 	downtime_bytes = over ? t.final_bytes : 0;
 	json_object_set_new(json, "total", number(report->ram_bytes));
 	json_object_set_new(json, "remaining", number(over ? 0 : report->remaining_bytes));

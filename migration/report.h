@@ -97,6 +97,9 @@ struct migration_report {
 	struct disk_report disks; /* at the destination, only what was described */
 	uint64_t remaining_bytes; /* of the present round, or pass over the disks */
 	uint64_t wire_bytes;
+	/* Pages of the present round so far; 0 between rounds, and at the destination. */
+	uint64_t round_zero_pages;
+	uint64_t round_data_pages;
 	uint64_t bytes_per_s; /* present throughput */
 	uint64_t dirty_pages_per_s;
 	uint64_t downtime_limit_ns;

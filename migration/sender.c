@@ -17,7 +17,9 @@ struct sender {
 	struct send_stats stats;
 	struct mem_extent seen;
 
-	_Atomic uint64_t wire_bytes; /* for progress */
+	struct {
+		_Atomic uint64_t zero_pages, raw_pages, compressed_pages, wire_bytes;
+	} so_far; /* the stats of this round as of the last batch, for progress */
 
 	pthread_mutex_t lock; /* guards the rest */
 	pthread_cond_t changed;
@@ -25,6 +27,17 @@ struct sender {
 	bool quit;
 	struct err err; /* of the last round */
 };
+
+static void publish(struct sender *s)
+{
+	const struct send_stats *stats = &s->stats;
+
+	atomic_store_explicit(&s->so_far.zero_pages, stats->zero_pages, memory_order_relaxed);
+	atomic_store_explicit(&s->so_far.raw_pages, stats->raw_pages, memory_order_relaxed);
+	atomic_store_explicit(&s->so_far.compressed_pages, stats->compressed_pages,
+			      memory_order_relaxed);
+	atomic_store_explicit(&s->so_far.wire_bytes, stats->wire_bytes, memory_order_relaxed);
+}
 
 static int flush(struct sender *s, struct err *e)
 {
@@ -35,7 +48,7 @@ static int flush(struct sender *s, struct err *e)
 	if (fault_point(s->config.fault, "src.send", e) < 0 ||
 	    s->chan->ops->send(s->chan, b, &s->stats, e) < 0)
 		return -e->code;
-	atomic_store_explicit(&s->wire_bytes, s->stats.wire_bytes, memory_order_relaxed);
+	publish(s);
 	b->nr_runs = 0;
 	b->nr_data_pages = 0;
 	return 0;
@@ -226,6 +239,7 @@ void sender_free(struct sender *s)
 void sender_begin(struct sender *s, struct round *r)
 {
 	pthread_mutex_lock(&s->lock);
+	publish(s); /* nothing yet */
 	s->round = r;
 	pthread_cond_broadcast(&s->changed);
 	pthread_mutex_unlock(&s->lock);
@@ -254,7 +268,14 @@ int sender_finish(struct sender *s, struct send_stats *stats, struct err *e)
 	return -e->code;
 }
 
-uint64_t sender_wire_bytes(const struct sender *s)
+void sender_add_progress(const struct sender *s, struct send_stats *to)
 {
-	return atomic_load_explicit(&s->wire_bytes, memory_order_relaxed);
+	const struct send_stats so_far = {
+		.zero_pages = atomic_load_explicit(&s->so_far.zero_pages, memory_order_relaxed),
+		.raw_pages = atomic_load_explicit(&s->so_far.raw_pages, memory_order_relaxed),
+		.compressed_pages =
+			atomic_load_explicit(&s->so_far.compressed_pages, memory_order_relaxed),
+		.wire_bytes = atomic_load_explicit(&s->so_far.wire_bytes, memory_order_relaxed)};
+
+	add_stats(to, &so_far);
 }

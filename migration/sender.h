@@ -34,5 +34,5 @@ void sender_begin(struct sender *s, struct round *r);
 /* Wait for the end of the round; adds to @stats. */
 int sender_finish(struct sender *s, struct send_stats *stats, struct err *e);
 
-/* What has been written to the wire so far, for progress; any thread. */
-uint64_t sender_wire_bytes(const struct sender *s);
+/* Adds what this round has sent so far, or the last one did; any thread. */
+void sender_add_progress(const struct sender *s, struct send_stats *to);

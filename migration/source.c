@@ -263,33 +263,41 @@ void migration_source_cancel(struct migration_source *s)
 	cancel_request(s->cancel);
 }
 
+/* What the present round has done so far. Under the lock, while there is one. */
+static void add_round(struct migration_source *s, uint64_t now, struct migration_report *out)
+{
+	uint64_t seen = atomic_load(&s->round.seen_pages);
+	struct send_stats sent = {0};
+
+	for (uint32_t i = 0; i < s->nr_senders; i++)
+		sender_add_progress(s->senders[i], &sent);
+	out->round_zero_pages = sent.zero_pages;
+	out->round_data_pages = sent.raw_pages + sent.compressed_pages;
+	out->remaining_bytes =
+		s->round.nr_pages > seen ? (s->round.nr_pages - seen) * PAGE_BYTES : 0;
+	if (s->disk_sender) {
+		sent.wire_bytes +=
+			disk_sender_wire_bytes(s->disk_sender) - s->report.disks.wire_bytes;
+		out->remaining_bytes += disk_sender_remaining_bytes(s->disk_sender);
+	}
+	out->wire_bytes += sent.wire_bytes;
+	out->bytes_per_s =
+		(uint64_t)((double)sent.wire_bytes * 1e9 / (double)(now - s->round_started_ns + 1));
+}
+
 void migration_source_query(const struct migration_source *source, struct migration_report *out)
 {
 	struct migration_source *s =
 		(struct migration_source *)(uintptr_t)source; /* for its lock */
 	uint64_t now = clock_now_ns();
-	uint64_t in_round = 0;
-	uint64_t seen;
 
 	pthread_mutex_lock(&s->lock);
 	*out = s->report;
-	for (uint32_t i = 0; i < s->nr_senders; i++)
-		in_round += sender_wire_bytes(s->senders[i]);
-	if (s->disk_sender)
-		in_round += disk_sender_wire_bytes(s->disk_sender) - s->report.disks.wire_bytes;
-	seen = atomic_load(&s->round.seen_pages);
 	if (out->status == MIGRATION_SETUP || out->status == MIGRATION_ACTIVE ||
 	    out->status == MIGRATION_DEVICE)
 		out->total_ns = now - out->started_ns;
-	if (s->round_started_ns) {
-		out->wire_bytes += in_round;
-		out->bytes_per_s = (uint64_t)((double)in_round * 1e9 /
-					      (double)(now - s->round_started_ns + 1));
-		out->remaining_bytes =
-			s->round.nr_pages > seen ? (s->round.nr_pages - seen) * PAGE_BYTES : 0;
-		if (s->disk_sender)
-			out->remaining_bytes += disk_sender_remaining_bytes(s->disk_sender);
-	}
+	if (s->round_started_ns)
+		add_round(s, now, out);
 	pthread_mutex_unlock(&s->lock);
 }
 

@@ -74,6 +74,7 @@ static void record_round(struct migration_source *s, const struct send_stats *st
 	s->report.wire_bytes += stats->wire_bytes;
 	s->report.bytes_per_s =
 		(uint64_t)((double)stats->wire_bytes * 1e9 / (double)(duration_ns + 1));
+	s->report.remaining_bytes = 0;
 	s->round_started_ns = 0;
 	pthread_mutex_unlock(&s->lock);
 }
@@ -106,12 +107,13 @@ int source_send_round(struct migration_source *s, bool last, uint64_t skipped_pa
 	ret = announce_round(s, last, e);
 	if (ret < 0)
 		return ret;
-	pthread_mutex_lock(&s->lock);
-	s->round_started_ns = start_ns;
-	pthread_mutex_unlock(&s->lock);
 	for (uint32_t i = 0; i < s->nr_senders; i++)
 		sender_begin(s->senders[i], &s->round);
 	source_begin_disk_pass(s, last);
+	/* Now: before they began, their progress was the last round's. */
+	pthread_mutex_lock(&s->lock);
+	s->round_started_ns = start_ns;
+	pthread_mutex_unlock(&s->lock);
 	ret = finish_senders(s, &stats, &disk_bytes, e);
 	record_round(s, &stats, clock_now_ns() - start_ns, skipped_pages);
 	remember(s, &stats, disk_bytes, clock_now_ns() - start_ns);
@@ -160,6 +162,7 @@ static struct policy_decision decide(struct migration_source *s)
 	pthread_mutex_lock(&s->lock);
 	s->report.predicted_downtime_ns = d.predicted_downtime_ns;
 	s->report.dirty_pages_per_s = rate;
+	s->report.remaining_bytes = pending_pages(s) * PAGE_BYTES;
 	s->report.rounds[s->report.nr_rounds - 1].dirty_pages_per_s = rate;
 	s->report.rounds[s->report.nr_rounds - 1].predicted_downtime_ns = d.predicted_downtime_ns;
 	pthread_mutex_unlock(&s->lock);
@@ -196,6 +199,9 @@ int source_precopy(struct migration_source *s, struct err *e)
 	uint64_t since_ns = clock_now_ns();
 	uint64_t skipped_pages;
 
+	pthread_mutex_lock(&s->lock);
+	s->report.remaining_bytes = s->report.ram_bytes;
+	pthread_mutex_unlock(&s->lock);
 	if (round_prepare_first(&s->round, vm_mem(s->vm), s->tracker, &skipped_pages, e) < 0)
 		return -e->code;
 	for (;;) {

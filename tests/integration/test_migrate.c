@@ -260,6 +260,45 @@ static void the_rate_limit_holds(void **state)
 	assert_true((double)m.source.rounds[0].wire_bytes / seconds < 1.1 * (50 << 20));
 }
 
+/* What a progress display reads never goes back, and is no faster than the wire. */
+static void watch_progress(struct migration_source *s, struct migration_destination *d, void *ctx)
+{
+	uint64_t limit = *(const uint64_t *)ctx;
+	struct migration_report r;
+	uint64_t bytes = 0;
+	uint64_t data_pages = 0;
+
+	(void)d;
+	do {
+		migration_source_query(s, &r);
+		assert_true(r.wire_bytes >= bytes);
+		/* The limiter lets a batch go ahead of its time. */
+		assert_true(r.wire_bytes < limit * (r.total_ns + NS_PER_S) / NS_PER_S);
+		assert_true(r.remaining_bytes <= r.ram_bytes);
+		bytes = r.wire_bytes;
+		if (r.nr_rounds == 0 && r.round_data_pages > data_pages)
+			data_pages = r.round_data_pages;
+	} while (!r.ended);
+	assert_in_range(data_pages, 1, r.rounds[0].raw_pages);
+}
+
+static void progress_is_what_was_sent(void **state)
+{
+	struct rig_guest guest = {.memory_bytes = 64 << 20,
+				  .nr_cpus = 1,
+				  .append = "fill=24M ws=8M rate=500 quiet=1"};
+	struct rig_migration m;
+
+	(void)state;
+	rig_need_kvm();
+	rig_migration_init(&m);
+	m.params.max_bytes_per_s = 20 << 20;
+	strcpy(m.params.codec, "none");
+	m.meanwhile = watch_progress;
+	m.ctx = &m.params.max_bytes_per_s;
+	vm_free(rig_move(rig_boot(&guest), &m));
+}
+
 /*
  * 20,000 pages a second are eight times what 10 MiB/s carry, so that a machine under load is too
  * slow for neither side of this; and 1024 of them are more than fits into 20 ms: this guest never
@@ -450,6 +489,7 @@ int main(void)
 		cmocka_unit_test(beyond_4_gib),
 		cmocka_unit_test(a_paused_guest_stays_paused),
 		cmocka_unit_test(the_rate_limit_holds),
+		cmocka_unit_test(progress_is_what_was_sent),
 		cmocka_unit_test(too_busy_for_the_rate_limit),
 		cmocka_unit_test(throttling_makes_it_converge),
 		cmocka_unit_test(a_cancelled_migration_throttles_nobody),
