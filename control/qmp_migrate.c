@@ -18,7 +18,8 @@ static int refuse_while_active(const struct qmp_target *t, struct err *e)
 {
 	if (!t->ops->migrate_active(t->ctx))
 		return 0;
-	return err_set(e, ERR_STATE, EBUSY, "There's a migration process in progress");
+	return err_set(e, ERR_STATE, EBUSY,
+		       "There's a migration process in progress: wait for its end or cancel it");
 }
 
 static json_t *cmd_migrate(const struct qmp_target *t, json_t *args, struct err *e)

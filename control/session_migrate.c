@@ -67,7 +67,9 @@ static void finish_source(struct session *s)
 static int check_can_leave(struct session *s, struct err *e)
 {
 	if (session_is_leaving(s))
-		return err_set(e, ERR_STATE, EBUSY, "There's a migration process in progress");
+		return err_set(
+			e, ERR_STATE, EBUSY,
+			"There's a migration process in progress: wait for its end or cancel it");
 	if (!session_vm(s))
 		return err_set(e, ERR_STATE, EINVAL,
 			       "there is no guest here yet: it is still to arrive");

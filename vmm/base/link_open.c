@@ -131,10 +131,27 @@ static void remove_stale_socket(const struct sockaddr_un *sun)
 	close(fd);
 }
 
+/* What to do when nobody can listen there. */
+static const char *listen_remedy(int code)
+{
+	switch (code) {
+	case EADDRINUSE:
+		return "; another program listens there: choose another port, or 0 for any";
+	case EADDRNOTAVAIL:
+		return "; that is no address of this host: name one of its own, or 0.0.0.0 for all";
+	case EACCES:
+		return "; choose a port from 1024 on, or a directory you may write to";
+	case ENOENT:
+		return "; create its directory first";
+	default:
+		return "";
+	}
+}
+
 static int bind_and_listen(struct link_listener *ll, const struct sockaddr *sa, socklen_t sa_len,
 			   struct err *e)
 {
-	int on = 1;
+	int on = 1, code;
 
 	ll->fd = socket(sa->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (ll->fd < 0)
@@ -142,9 +159,10 @@ static int bind_and_listen(struct link_listener *ll, const struct sockaddr *sa, 
 	setsockopt(ll->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
 	if (bind(ll->fd, sa, sa_len) == 0 && listen(ll->fd, 64) == 0)
 		return 0;
-	err_sys(e, "cannot listen at %s", ll->uri.text);
+	code = errno;
 	close(ll->fd);
-	return -e->code;
+	return err_set(e, ERR_SYS, code, "cannot listen at %s: %s%s", ll->uri.text,
+		       strerrordesc_np(code), listen_remedy(code));
 }
 
 static int listen_tcp(struct link_listener *ll, struct err *e)

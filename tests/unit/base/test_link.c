@@ -258,6 +258,24 @@ static void test_refused_says_what_to_do(void **state)
 	assert_non_null(strstr(e.msg, "godwit receive unix:/tmp/godwit-nobody-listens-here"));
 }
 
+static void test_cannot_listen_says_what_to_do(void **state)
+{
+	struct link_listener *first, *second;
+	struct err e = ERR_INIT;
+	struct uri uri;
+
+	(void)state;
+	assert_int_equal(uri_parse("tcp:127.0.0.1:0", &uri, &e), 0);
+	assert_int_equal(link_listen(&uri, &first, &e), 0);
+	assert_int_equal(uri_parse(link_listener_address(first), &uri, &e), 0);
+	assert_int_equal(link_listen(&uri, &second, &e), -EADDRINUSE);
+	assert_non_null(strstr(e.msg, "another program listens there"));
+	link_listener_free(first);
+	assert_int_equal(uri_parse("unix:/no-such-directory/socket", &uri, &e), 0);
+	assert_int_equal(link_listen(&uri, &second, &e), -ENOENT);
+	assert_non_null(strstr(e.msg, "create its directory"));
+}
+
 static void test_accept_times_out(void **state)
 {
 	struct err e = ERR_INIT;
@@ -282,6 +300,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_stall_timeout, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_cancel_wakes_a_wait, setup, teardown),
 		cmocka_unit_test(test_listen_and_connect),
+		cmocka_unit_test(test_cannot_listen_says_what_to_do),
 		cmocka_unit_test(test_refused_says_what_to_do),
 		cmocka_unit_test(test_accept_times_out),
 	};

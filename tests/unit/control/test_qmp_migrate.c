@@ -160,9 +160,9 @@ static void test_no_change_during_a_migration(void **state)
 	(void)state;
 	fake.active = true;
 	expect_error("migrate-set-parameters", "{\"downtime-limit\":1}",
-		     "There's a migration process in progress");
+		     "There's a migration process in progress: wait for its end or cancel it");
 	expect_error("migrate-set-capabilities", "{\"capabilities\":[]}",
-		     "There's a migration process in progress");
+		     "There's a migration process in progress: wait for its end or cancel it");
 }
 
 static void fill_report(struct migration_report *r)
