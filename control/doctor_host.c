@@ -103,8 +103,9 @@ static void probe_hugepages(const struct host *host, struct finding *f)
 		return;
 	}
 	finding_set(f, VERDICT_ABSENT, "guest memory is made of 4 KiB pages: slower to fill");
-	finding_remedy(f, "run as root, or as root: cd /sys/kernel/mm/transparent_hugepage && echo "
-			  "advise > shmem_enabled");
+	finding_remedy(f, "let users make user namespaces (sysctl user.max_user_namespaces), or "
+			  "run as root, or as root: cd /sys/kernel/mm/transparent_hugepage && "
+			  "echo advise > shmem_enabled");
 }
 
 static void probe_memlock(const struct host *host, struct finding *f)

@@ -6,8 +6,9 @@
  * nowhere (fsopen(2), fsmount(2)), has its own huge= option, and an O_TMPFILE in it is as good as a
  * memfd: lseek(SEEK_DATA), sendfile and passing the descriptor all work. With huge pages KVM maps
  * the guest by 2 MiB, and a destination allocates memory 512 pages at a time instead of one. That
- * needs CAP_SYS_ADMIN; without it the memory is a memfd. Source: tmpfs(5), mount options `huge` and
- * `size`.
+ * needs CAP_SYS_ADMIN, if only in a user namespace (user_namespaces(7)), which a child enters for
+ * the moment; where users may not make one, the memory is a memfd. Source: tmpfs(5), mount options
+ * `huge` and `size`.
  */
 #pragma once
 
