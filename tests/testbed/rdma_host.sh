@@ -35,39 +35,42 @@ within() {
 
 # KiB that the kernel counts as pinned by PID; 0 when it has ended. Without a fork: it is called often.
 pinned() {
-	local name value
+	local lines=() line
 	pinned_kib=0
-	while read -r name value _; do
-		[[ $name != VmPin: ]] || pinned_kib=$value
-	done 2>/dev/null <"/proc/$1/status"
+	mapfile -t lines 2>/dev/null <"/proc/$1/status"
+	for line in "${lines[@]}"; do
+		[[ $line != VmPin:* ]] || pinned_kib=${line//[^0-9]/}
+	done
 }
 
 pins_nothing() { pinned "$1" && ((pinned_kib == 0)); }
 pins_something() { pinned "$1" && ((pinned_kib > 0)); }
 
-# watch_pins FILE PID...: the most that any of them pins at a time, in KiB, until FILE.stop is there.
+# watch_pins FILE PID...: the most that any of them pins at a time, in KiB, and how often it was looked, until
+# FILE.stop is there.
 watch_pins() {
-	local file=$1 most=0 nr=0 pid
+	local file=$1 most=0 nr=0 pid pause
 	shift
+	[[ -p $file.pause ]] || mkfifo "$file.pause"
+	exec {pause}<>"$file.pause"
 	until [[ -e $file.stop ]]; do
 		for pid in "$@"; do
 			pinned "$pid"
 			((pinned_kib <= most)) || most=$pinned_kib
 		done
 		nr=$((nr + 1))
-		sleep 0.01
+		read -rt 0.01 -u "$pause" # nothing ever comes: it sleeps without a fork
 	done
 	echo "$most $nr" >"$file"
 }
 
-# vmm NAME [PREFIX...] run|receive ...: a VMM in the background: `pid`, and what its guest's console reads
-# in `keys`.
+# vmm NAME [PREFIX...] run|receive ...: a VMM in the background: `pid`. Its guest's console waits for ever for what
+# nobody writes; no descriptor of ours is open for that, which the next VMM would inherit.
 vmm() {
 	local name=$1
 	shift
 	mkfifo "$work/$name.keys"
-	exec {keys}<>"$work/$name.keys"
-	"$@" --serial stdio --qmp "unix:$work/$name.qmp" <"$work/$name.keys" >"$work/$name.log" 2>&1 &
+	"$@" --serial stdio --qmp "unix:$work/$name.qmp" <>"$work/$name.keys" >"$work/$name.log" 2>&1 &
 	pid=$!
 	children+=("$pid")
 }
