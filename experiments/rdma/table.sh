@@ -1,0 +1,61 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2034,SC2154 # `message` is for those who source it, `rounds` is theirs
+# What the measurements of RDMA on one host (inside) and between two (hosts) share: the figures. Sourced.
+
+message=2097152 # what Godwit writes at most at once: a chunk
+
+guest_mib=256 # of incompressible pages; what ib_write_bw moves, too
+
+# An emulator translates a program's code anew for every address it is loaded at, which costs the first tenths of a
+# second of each process.
+steady_addresses() { echo 0 >/proc/sys/kernel/randomize_va_space; }
+
+# Completions with an error that led to a new try, and requests that came twice, since the device is there.
+sent_twice() { cat /sys/class/infiniband/rxe0/ports/1/hw_counters/completer_retry_err \
+	/sys/class/infiniband/rxe0/ports/1/hw_counters/duplicate_request 2>/dev/null | paste -sd/; }
+
+# Clock ticks (10 ms) of CPU that PID has used; and that the machine has, what interrupts did included.
+cpu_of() { awk '{ sub(/.*\) /, ""); print $12 + $13 }' "/proc/$1/stat"; }
+cpu_of_all() { awk '/^cpu / { print $2 + $3 + $4 + $7 + $8; exit }' /proc/stat; }
+
+# field NAME FILE: the first number so called in a JSON report.
+field() { sed -n "s/.*\"$1\": \([0-9]*\).*/\1/p" "$2" | sed -n 1p; }
+
+# page_rates REPORT TICKS TICKS US: of a report's first round "MB/s; CPU-ms/GiB, twice; ms".
+page_rates() {
+	sed -n '/"rounds"/,$p' "$1" >"$1.rounds"
+	awk -v ns="$(field duration_ns "$1.rounds")" -v pages="$(field raw_pages "$1.rounds")" \
+		-v cpu="$2" -v all="$3" -v us="$4" 'BEGIN {
+			gib = pages * 4096 / 1073741824
+			printf "%.1f %.0f %.0f %.0f\n", pages * 4096 / ns * 1000, cpu * 10 / gib, all * 10 / gib, us / 1000
+		}'
+}
+
+# median FILE COLUMN; most FILE COLUMN; spread FILE: the first column, least to most.
+median() {
+	awk -v c="$2" '{ print $c }' "$1" | sort -n | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'
+}
+most() { awk -v c="$2" '{ print $c }' "$1" | sort -n | tail -n 1; }
+spread() { awk '{ print $1 }' "$1" | sort -n | sed -n '1p;$p' | paste -sd- | sed 's/-/ to /'; }
+
+row() { printf '%-26s %8s %18s %12s %16s %10s\n' "$@"; }
+
+# throughput_table FOLDER: the medians of FOLDER/{limit,all,16M,tcp}-{1,2}, which write_bw and pages_by wrote.
+throughput_table() {
+	local nr kind file limit
+	row "medians of $rounds" "MB/s" "spread" "of the limit" "CPU ms/GiB" "ms to 0"
+	for nr in 1 2; do
+		limit=$(median "$1/limit-$nr" 1)
+		row "ib_write_bw, $nr QP" "$limit" "$(spread "$1/limit-$nr")" "" "" ""
+		for kind in all 16M tcp; do
+			file=$1/$kind-$nr
+			row "$(row_name "$kind" "$nr")" "$(median "$file" 1)" "$(spread "$file")" \
+				"$(awk -v a="$(median "$file" 1)" -v b="$limit" 'BEGIN { if (b > 0) printf "%.2f", a / b }')" \
+				"$(median "$file" 2)/$(median "$file" 3)" "$(most "$file" 4)"
+		done
+	done
+	echo "MB/s: 10^6 bytes a second. CPU: of the source's process / of its machine, interrupts included."
+	echo "ms to 0: the longest time from the end of a migration until nothing was pinned."
+}
+
+row_name() { [[ $1 == tcp ]] && echo "godwit tcp:, $2 stream(s)" || echo "godwit rdma:, $2 QP, $1"; }
