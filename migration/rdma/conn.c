@@ -241,6 +241,15 @@ static int sleep_on(struct pollfd *fds, nfds_t nr, uint64_t timeout_ns, struct e
 	return 0;
 }
 
+/* Whose file is readable, that has something to say; the others would cost a system call each to be
+ * asked, at every completion. */
+static int check_readable(struct rdma_conn *c, bool device, bool connection, struct err *e)
+{
+	if (device && check_device(c, e) < 0)
+		return -e->code;
+	return connection ? check_connection(c, e) : 0;
+}
+
 int rdma_conn_wait(struct rdma_conn *c, const int fds[2], uint64_t timeout_ns,
 		   const struct cancel *cancel, struct err *e)
 {
@@ -265,5 +274,5 @@ int rdma_conn_wait(struct rdma_conn *c, const int fds[2], uint64_t timeout_ns,
 		c->has_stash = c->v->cq_poll(c->v, c->cq, 1, &c->stash) > 0;
 	if (c->has_stash)
 		return 0;
-	return check_device(c, e) < 0 ? -e->code : check_connection(c, e);
+	return check_readable(c, pfds[5].revents || pfds[6].revents, pfds[4].revents, e);
 }

@@ -10,7 +10,9 @@
 #include "migration/rdma/registrar.h"
 #include "vmm/base/log.h"
 
-#define NR_JOBS    64u /* 128 MiB looked ahead */
+/* 32 MiB looked ahead, milliseconds on any wire: time enough to pin. More would only cool: what the
+ * destination has cleared for us long ago is in no cache any more when it is written. */
+#define NR_JOBS    16u
 #define NR_FLIGHTS 64u
 #define MARK_TAG   NR_FLIGHTS
 
