@@ -401,15 +401,29 @@ static int turn(struct pipeline *p, struct err *e)
 	return acquire_all(p, e) < 0 ? -e->code : post_all(p, e);
 }
 
+/* Whoever reads that nothing moves wants to know for whom we waited. */
+static int stalled(const struct pipeline *p, struct err *e)
+{
+	uint32_t nr_grants = p->owed_end - p->owed_first;
+	uint32_t nr_places = RDMA_SEND_DEPTH - p->nr_places;
+
+	if (e->code != ETIMEDOUT)
+		return -e->code;
+	return err_prefix(e, "%u writes under way, %u regions to be pinned at the destination",
+			  nr_places, nr_grants);
+}
+
 static int wait_turn(struct pipeline *p, struct err *e)
 {
 	const int fds[2] = {link_fd(p->config.out->link), registrar_fd(p->registrar)};
 
 	if (rdma_conn_wait(p->config.conn, fds, p->config.stall_ns, p->config.cancel, e) < 0)
-		return -e->code;
+		return stalled(p, e);
 	return turn(p, e);
 }
 
+/* Before the wait whatever can be done has been done: jobs that nobody has asked a region for would
+ * be waited for for ever. */
 static int add_job(struct pipeline *p, const struct page_batch *b, uint32_t *run, struct err *e)
 {
 	struct job *j;
@@ -421,7 +435,7 @@ static int add_job(struct pipeline *p, const struct page_batch *b, uint32_t *run
 	*run = job_init(j, b, *run);
 	if (!job_is_posted(j))
 		p->end++;
-	return 0;
+	return is_full(p) ? turn(p, e) : 0;
 }
 
 int pipeline_add(struct pipeline *p, const struct page_batch *b, struct err *e)
@@ -429,7 +443,7 @@ int pipeline_add(struct pipeline *p, const struct page_batch *b, struct err *e)
 	for (uint32_t run = 0; run < b->nr_runs;)
 		if (add_job(p, b, &run, e) < 0)
 			return -e->code;
-	return turn(p, e);
+	return is_full(p) ? 0 : turn(p, e);
 }
 
 int pipeline_finish(struct pipeline *p, uint32_t round, struct err *e)

@@ -72,6 +72,32 @@ static void test_pins_only_where_data_is(void **state)
 	break_pair(&p);
 }
 
+/* A later round of a Linux guest: a page here and a page there, in more chunks than are looked
+ * ahead: nothing has been asked for yet when there is no place for the next. */
+static void test_one_batch_of_more_chunks_than_are_looked_ahead(void **state)
+{
+	struct page_batch b = {.round = 1, .nr_runs = BATCH_MAX_RUNS};
+	struct send_stats stats = {0};
+	struct err e = ERR_INIT;
+	struct pair p;
+
+	(void)state;
+	make_pair(&p, 1, false);
+	must_open(&p);
+	for (uint32_t i = 0; i < BATCH_MAX_RUNS; i++) {
+		uint64_t gfn = i % MEM_CHUNKS * CHUNK_PAGES + i / MEM_CHUNKS;
+
+		memset(page_of(p.from, gfn), 0x5a, PAGE_BYTES);
+		b.runs[i] = (struct batch_run){.gfn = gfn, .nr_pages = 1, .kind = RUN_DATA};
+	}
+	b.nr_data_pages = BATCH_MAX_RUNS;
+	if (p.chan->ops->send(p.chan, &b, &stats, &e) < 0 ||
+	    p.chan->ops->barrier(p.chan, 1, &stats, &e) < 0)
+		fail_msg("%s", e.msg);
+	assert_same(&p);
+	break_pair(&p);
+}
+
 static void test_on_demand_paging_pins_nothing(void **state)
 {
 	struct pair p;
@@ -329,6 +355,7 @@ int main(void)
 		cmocka_unit_test(test_never_more_than_the_budget),
 		cmocka_unit_test(test_regions_are_kept_while_there_is_room),
 		cmocka_unit_test(test_pins_only_where_data_is),
+		cmocka_unit_test(test_one_batch_of_more_chunks_than_are_looked_ahead),
 		cmocka_unit_test(test_on_demand_paging_pins_nothing),
 		cmocka_unit_test(test_a_limit_on_regions_shrinks_the_budget),
 		cmocka_unit_test(test_a_limit_below_the_budget_shrinks_it),
