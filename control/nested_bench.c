@@ -3,18 +3,14 @@
 #include "control/nested_bench.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
-#include <signal.h>
-#include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "control/command.h"
 #include "control/nested_commands.h"
 #include "control/nested_lab.h"
+#include "control/nested_qemu.h"
 #include "control/options.h"
 #include "vmm/base/clock.h"
 #include "vmm/guest_report.h"
@@ -22,8 +18,6 @@
 
 #define BENCH_MEMORY (512ull << 20)
 #define BENCH_END    "bench end"
-
-extern char **environ;
 
 struct bench_options {
 	uint64_t rounds;
@@ -57,7 +51,8 @@ static const struct syntax syntax = {
 	.about = "Measure what each kind of exit costs a guest (L1) and a guest's guest (L2), in "
 		 "TSC\n"
 		 "cycles (of the fastest eighth), and how many exits this host (L0) has for each, "
-		 "by KVM's statistics.\n"
+		 "by KVM's statistics\n"
+		 "(of QEMU's VM by debugfs, as root).\n"
 		 "Latencies of hlt-wake and timer are from the deadline to the handler.",
 	.options = specs,
 	.nr_options = sizeof(specs) / sizeof(specs[0]),
@@ -144,83 +139,20 @@ static int bench_godwit(struct bench *b, struct err *e)
 
 /* ---- There ---- */
 
-static int start_qemu(const struct bench *b, const char *serial, pid_t *pid, struct err *e)
-{
-	char chardev[80];
-	const char *argv[] = {b->o.qemu,
-			      "-M",
-			      "microvm,x-option-roms=off,isa-serial=on,acpi=off",
-			      "-accel",
-			      "kvm",
-			      "-cpu",
-			      "host",
-			      "-m",
-			      "512M",
-			      "-nodefaults",
-			      "-no-user-config",
-			      "-display",
-			      "none",
-			      "-serial",
-			      chardev,
-			      "-kernel",
-			      b->kernel,
-			      "-append",
-			      b->append,
-			      NULL};
-	int code;
-
-	snprintf(chardev, sizeof(chardev), "file:%s", serial);
-	code = posix_spawnp(pid, b->o.qemu, NULL, NULL, (char **)(uintptr_t)argv, environ);
-	return code ? err_set(e, ERR_SYS, code, "cannot start %s: %s", b->o.qemu,
-			      strerrordesc_np(code))
-		    : 0;
-}
-
-static char *read_all(int fd)
-{
-	char *text = calloc(1, 1 << 16);
-
-	if (text && pread(fd, text, (1 << 16) - 1, 0) < 0)
-		text[0] = '\0';
-	return text;
-}
-
-static int await_qemu(struct bench *b, pid_t pid, int fd, struct err *e)
-{
-	uint64_t deadline = clock_now_ns() + b->o.patience_ns;
-
-	while (clock_now_ns() < deadline) {
-		char *text = read_all(fd);
-		bool done = text && strstr(text, BENCH_END);
-		int ret = done ? take_table(b, text, "qemu", e) : 0;
-
-		free(text);
-		if (done)
-			return ret;
-		if (waitpid(pid, NULL, WNOHANG) == pid)
-			return err_set(e, ERR_STATE, EIO, "%s ended early", b->o.qemu);
-		clock_sleep_until_ns(clock_now_ns() + 100 * NS_PER_MS);
-	}
-	return err_set(e, ERR_STATE, ETIME, "L1 in %s does not finish", b->o.qemu);
-}
-
 static int bench_qemu(struct bench *b, struct err *e)
 {
-	char serial[] = "/tmp/godwit-bench.XXXXXX";
-	int fd = mkostemp(serial, O_CLOEXEC);
-	pid_t pid = -1;
-	int ret;
+	const struct nested_qemu qemu = {.program = b->o.qemu,
+					 .kernel = b->kernel,
+					 .append = b->append,
+					 .memory_bytes = BENCH_MEMORY,
+					 .end = BENCH_END,
+					 .patience_ns = b->o.patience_ns};
+	char *serial = NULL;
+	int ret = nested_qemu_run(&qemu, &serial, e);
 
-	if (fd < 0)
-		return err_sys(e, "%s", serial);
-	ret = start_qemu(b, serial, &pid, e);
-	if (ret == 0) {
-		ret = await_qemu(b, pid, fd, e);
-		kill(pid, SIGKILL);
-		waitpid(pid, NULL, 0);
-	}
-	close(fd);
-	unlink(serial);
+	if (ret == 0)
+		ret = take_table(b, serial, "qemu", e);
+	free(serial);
 	return ret;
 }
 

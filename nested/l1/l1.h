@@ -105,6 +105,7 @@ struct l1_options {
 	uint64_t marks;
 	uint64_t inject; /* points: 0 nothing, 1 an interrupt, 2 an exception */
 	uint64_t rounds;
+	uint64_t exits; /* bench: ask for the number of L0's exits (nested/l1/l1_exits.h) */
 };
 
 struct l1 {

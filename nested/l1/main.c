@@ -157,7 +157,7 @@ static void take_word(struct l1_options *o, const char *word)
 		uint64_t *value;
 	} numbers[] = {
 		{"l1.guests=", &o->nr_guests}, {"l1.npt=", &o->npt},       {"l1.marks=", &o->marks},
-		{"l1.inject=", &o->inject},    {"l1.rounds=", &o->rounds},
+		{"l1.inject=", &o->inject},    {"l1.rounds=", &o->rounds}, {"l1.exits=", &o->exits},
 	};
 	const char *value = match(word, "l1.mode=");
 

@@ -2,7 +2,7 @@
 
 #include "experiments/guest/workload/machine.h"
 
-#define UART_DATA      0x3f8
+#define UART_DATA      CONSOLE_PORT
 #define UART_IER       0x3f9
 #define UART_FCR       0x3fa
 #define UART_LCR       0x3fb

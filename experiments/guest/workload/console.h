@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #define CONSOLE_QUEUE 16384u
+#define CONSOLE_PORT  0x3f8 /* of its data */
 
 struct console {
 	uint32_t head, tail; /* free-running; queued bytes are tail..head */
