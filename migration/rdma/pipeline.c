@@ -10,9 +10,9 @@
 #include "migration/rdma/registrar.h"
 #include "vmm/base/log.h"
 
-/* 32 MiB looked ahead, milliseconds on any wire: time enough to pin. More would only cool: what the
- * destination has cleared for us long ago is in no cache any more when it is written. */
-#define NR_JOBS    16u
+/* 16 MiB looked ahead, a millisecond of the fastest wire: time enough to pin. More would only cool:
+ * what the destination has cleared for us long ago is in no cache any more when it is written. */
+#define NR_JOBS    8u
 #define NR_FLIGHTS 64u
 #define MARK_TAG   NR_FLIGHTS
 
