@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Guests that are hypervisors: what the host offers, migrations with live L2s stopped at random
 # points, and the exit table. Runs in the testbed host: tests/testbed/nested.sh [MIGRATIONS]
-# In the environment: PATIENCE, how long one guest, or one table, may take; TABLE=no, no exit table.
+# In the environment: PATIENCE, how long one guest, or one table, may take.
 # shellcheck source-path=SCRIPTDIR
 set -uo pipefail
 # shellcheck source=../../scripts/common.sh
@@ -26,7 +26,6 @@ sed -n '/^$/,$p' "$work/output" | sed 's/^/    /'
 expect "more, by clear-log, shadow paging only" \
 	run soak --count $((count / 2)) --patience "$patience" --dirty clear-log --seed 2 \
 	--append "l1.mode=work l1.guests=2 l1.npt=0 fill=4M ws=1M rate=300 gap=1000 longgap=5000 quiet=1"
-[[ ${TABLE:-yes} == yes ]] || report_end
 expect "the exit table, before and after a migration" run bench --rounds 64 --patience "$patience"
 sed 's/^/    /' "$work/output"
 expect "the table is whole" test "$(grep -cE '^  [a-z-]+ +[0-9]+ +[0-9]+ ' "$work/output")" = 18
