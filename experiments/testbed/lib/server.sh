@@ -5,6 +5,8 @@
 
 readonly address=10.77.0.50 migration_port=21000
 readonly host_program=build/release/godwit
+# What server_start starts, and the same for one that waits; the caller may set them.
+server_program="$host_program run" receiver_program="$host_program receive"
 
 bed() { "$root/experiments/testbed/testbed" "$@"; }
 
@@ -58,7 +60,7 @@ ended() {
 # server_start HOST DISK: boots the server there and waits until it serves. The packed kernel starts
 # later and migrates sooner: what a guest booted travels with it.
 server_start() {
-	vmm "$1" "$host_program" run --kernel /guest/vmlinuz --initrd /guest/initramfs.cpio \
+	vmm "$1" "$server_program" --kernel /guest/vmlinuz --initrd /guest/initramfs.cpio \
 		--memory 192M --append "'$(cat "$work/guest/cmdline") net=$address/24 \
 init=/sbin/server-init'" --disk "$2" --net tap:tap0 --qmp unix:/tmp/vm.qmp \
 		--serial file:/tmp/serial.log || return 1
@@ -72,7 +74,7 @@ init=/sbin/server-init'" --disk "$2" --net tap:tap0 --qmp unix:/tmp/vm.qmp \
 
 # receiver HOST DISK: waits there for the server, with its disk at DISK.
 receiver() {
-	vmm "$1" "$host_program" receive "tcp:0.0.0.0:$migration_port" --disk "$2" --net tap:tap0 \
+	vmm "$1" "$receiver_program" "tcp:0.0.0.0:$migration_port" --disk "$2" --net tap:tap0 \
 		--qmp unix:/tmp/vm.qmp && said "$1" 30 '^waiting for a guest at'
 }
 
@@ -107,4 +109,5 @@ watch_begin() {
 watch_end() { hush ask && hush echo; }
 
 declare -A talkers
-readonly echo_ms=50 ask_ms=200
+# The caller may set them, too.
+echo_ms=20 ask_ms=100
