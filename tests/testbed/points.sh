@@ -36,8 +36,11 @@ expect "two hosts start" bed start --hosts 2 --memory 1G --scratch 64M \
 	--tree "$root/experiments/testbed"
 expect "a host has KVM" bed run b -- test -c /dev/kvm
 expect "a host has a file system of its own" bed run b -- grep -q ' /scratch ext4 ' /proc/mounts
-expect "its bridge carries large frames, also with a guest's tap in it" \
-	bed run b -- sh -c 'tunctl -t tap0 && brctl addif br0 tap0 && grep -qx 60000 /sys/class/net/br0/mtu'
+# The tap's address is the lowest there is: a bridge left to itself would take it.
+expect "its bridge carries large frames, also with a guest's tap in it" bed run b -- sh -c \
+	'tunctl -t tap0 >/dev/null && ip link set tap0 address 02:00:00:00:00:01 && brctl addif br0 tap0 &&
+		grep -qx 60000 /sys/class/net/br0/mtu'
+expect "and keeps its address" bed run b -- cmp /sys/class/net/br0/address /sys/class/net/eth0/address
 expect "a command's status comes back" ends_with 42 run a -- sh -c 'exit 42'
 expect "a command's time is limited" ends_with 124 run --timeout 1 a -- sleep 60
 head -c 3000000 /dev/urandom >"$work/bytes"
