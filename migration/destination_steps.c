@@ -401,8 +401,8 @@ int destination_run(struct migration_destination *d, struct err *e)
 	link_forget_cancel(d->control);
 	destination_settle_disks(d, 0);
 	vm_set_status(d->vm, VM_PAUSED);
-	/* First of all: until switches have learnt it, the guest's frames go to the source. Asked
-	 * for now, it is said before a vCPU runs, and does not wait behind one for a processor. */
+	/* First of all: until switches have learnt it, the guest's frames go to the source. Before
+	 * the vCPUs run, lest it wait behind one of them for a processor. */
 	vm_announce(d->vm, &d->config.announce);
 	if (d->run && vm_resume(d->vm, e) < 0)
 		return err_prefix(e, "the guest is here but cannot be resumed");

@@ -61,8 +61,9 @@ static inline void interrupts_off(void)
 
 /*
  * Interrupts on, and asleep until one comes: nothing is lost between the two (boot.S). The shadow
- * of STI should see to that, but a nested #VMEXIT in it can lose it (a host under QEMU's TCG, when
- * the host is interrupted just then), so l1_trap() looks for l1_sleep_hlt, too.
+ * of STI should see to that. Once, under load in the emulated host, L1 was found asleep behind this
+ * HLT with its tick taken; a shadow lost at an exit of L0's would look like that, but was not seen
+ * itself. So l1_trap() does not rely on it, and looks for l1_sleep_hlt.
  */
 void l1_sleep(void);
 extern const char l1_sleep_hlt[], l1_sleep_end[];
