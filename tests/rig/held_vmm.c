@@ -1,11 +1,13 @@
 /*
- * godwit-held POINTS FD run KERNEL APPEND QMP
- * godwit-held POINTS FD receive URI QMP [DISK NET]
+ * godwit-held POINTS FD[:FD] [OPTION]...
  *
  * The VMM of `godwit run` and `godwit receive` (control/session.h), which stops at the fault points
- * in POINTS (comma separated): its migration thread writes the point's name and a newline to FD and
- * goes on when it reads a byte from it, or its end. So a test can kill, stop or cancel a migration
- * in a step of its choice, without a clock.
+ * in POINTS (comma separated): its migration thread writes the point's name and a newline to the
+ * first FD and goes on when it reads a byte from the last, or its end. So a test can kill, stop or
+ * cancel a migration in a step of its choice, without a clock. POINTS may be @FILE: looked up there
+ * each time, if the file exists.
+ *
+ * The options are those of `godwit run` that tests need; --incoming makes it a `godwit receive`.
  */
 #include <signal.h>
 #include <stdbool.h>
@@ -17,10 +19,41 @@
 
 #include "control/command.h"
 #include "control/machine_options.h"
+#include "control/options.h"
 #include "control/session.h"
 
+struct held_options {
+	struct machine_options machine;
+	const char *incoming;
+};
+
+#define MACHINE(m) MACHINE_OFFSET(struct held_options, m)
+
+static const struct option_spec specs[] = {
+	{"kernel", "FILE", "", OPTION_STRING, MACHINE(kernel), 0, 0},
+	{"initrd", "FILE", "", OPTION_STRING, MACHINE(initrd), 0, 0},
+	{"append", "TEXT", "", OPTION_STRING, MACHINE(append), 0, 0},
+	{"memory", "SIZE", "", OPTION_BYTES, MACHINE(memory_bytes), 0, 0},
+	{"serial", "WHERE", "", OPTION_STRING, MACHINE(serial), 0, 0},
+	{"disk", "PATH", "", OPTION_LIST, MACHINE(disks), 0, 0},
+	{"net", "tap:IF", "", OPTION_LIST, MACHINE(nets), 0, 0},
+	{"qmp", "unix:PATH", "", OPTION_STRING, MACHINE(qmp), 0, 0},
+	{"incoming", "URI", "", OPTION_STRING, offsetof(struct held_options, incoming), 0, 0},
+};
+
+static const char *const positional[] = {"POINTS", "FD", NULL};
+
+static const struct syntax syntax = {
+	.command = "held",
+	.synopsis = "POINTS FD[:FD] [OPTION]...",
+	.about = "A VMM that stops at fault points: see tests/rig/held_vmm.c.",
+	.options = specs,
+	.nr_options = sizeof(specs) / sizeof(specs[0]),
+	.positional = positional,
+};
+
 struct hold {
-	const char *points;
+	const char *points; /* or, after an @, the file that has them */
 	int out;
 	int in;
 };
@@ -35,6 +68,21 @@ static bool lists(const char *points, const char *name)
 	return false;
 }
 
+static bool wanted(const char *points, const char *name)
+{
+	char text[256] = "";
+	FILE *f;
+
+	if (*points != '@')
+		return lists(points, name);
+	f = fopen(points + 1, "re");
+	if (f && fgets(text, sizeof(text), f))
+		text[strcspn(text, "\n")] = '\0';
+	if (f)
+		fclose(f);
+	return lists(text, name);
+}
+
 static void hold(void *ctx, const char *name)
 {
 	const struct hold *h = ctx;
@@ -42,7 +90,7 @@ static void hold(void *ctx, const char *name)
 	char go;
 	int len = snprintf(line, sizeof(line), "%s\n", name);
 
-	if (lists(h->points, name) && write(h->out, line, (size_t)len) == len &&
+	if (wanted(h->points, name) && write(h->out, line, (size_t)len) == len &&
 	    read(h->in, &go, 1) < 0)
 		perror("godwit-held: waiting to be let go");
 }
@@ -67,48 +115,27 @@ static int serve(const struct session_config *config)
 	return status;
 }
 
-/* As `godwit receive --disk DISK --net NET` takes them. */
-static int take_devices(const char *disk, const char *net, struct session_config *config,
-			struct err *e)
-{
-	const struct machine_options o = {
-		.serial = "null", .disks = {1, {disk}}, .nets = {1, {net}}};
-
-	return machine_options_apply(&o, true, config, e);
-}
-
 int main(int argc, char **argv)
 {
-	bool run = argc == 7 && !strcmp(argv[3], "run");
+	struct held_options o = {.machine = {.serial = "null", .nr_cpus = 1}};
 	struct session_config config = {.observer = {.on_listening = on_listening}};
+	struct positionals words;
 	struct err e = ERR_INIT;
 	struct hold h;
-	int status;
+	int status = options_parse_or_exit(&syntax, argc, argv, &o, &words);
 
+	if (status >= 0)
+		return status;
 	signal(SIGPIPE, SIG_IGN);
-	if (!run && ((argc != 6 && argc != 8) || strcmp(argv[3], "receive") != 0)) {
-		fputs("usage: godwit-held POINTS FD run KERNEL APPEND QMP\n"
-		      "       godwit-held POINTS FD receive URI QMP [DISK NET]\n",
-		      stderr);
-		return EXIT_USAGE;
-	}
-	h = (struct hold){.points = argv[1], .out = atoi(argv[2])};
-	h.in = strchr(argv[2], ':') ? atoi(strchr(argv[2], ':') + 1) : h.out;
-	if (argc == 8 && !run && take_devices(argv[6], argv[7], &config, &e) < 0)
-		return command_fail(&e);
-	if (fault_new(&config.fault, &e) < 0)
+	h = (struct hold){.points = words.at[0], .out = atoi(words.at[1])};
+	h.in = strchr(words.at[1], ':') ? atoi(strchr(words.at[1], ':') + 1) : h.out;
+	config.incoming = o.incoming;
+	if (o.incoming)
+		o.machine.nr_cpus = 0; /* the stream says */
+	if (machine_options_apply(&o.machine, o.incoming, &config, &e) < 0 ||
+	    fault_new(&config.fault, &e) < 0)
 		return command_fail(&e);
 	fault_observe(config.fault, hold, &h);
-	config.vm.serial = "null";
-	config.qmp = run ? argv[6] : argv[5];
-	if (run) {
-		config.vm.memory_bytes = 64 << 20;
-		config.vm.nr_cpus = 1;
-		config.vm.kernel = argv[4];
-		config.vm.append = argv[5];
-	} else {
-		config.incoming = argv[4];
-	}
 	status = serve(&config);
 	fault_free(config.fault);
 	return status;

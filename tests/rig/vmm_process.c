@@ -135,8 +135,9 @@ void vmm_process_run_workload(struct vmm_process *v, const char *points, const c
 	init(v);
 	if (points) {
 		int theirs = open_hold(v, fd);
-		const char *const argv[] = {GODWIT_HELD,         points, fd,          "run",
-					    rig_workload_path(), append, v->qmp_path, NULL};
+		const char *const argv[] = {
+			GODWIT_HELD, points,     fd,    "--kernel", rig_workload_path(), "--append",
+			append,      "--memory", "64M", "--qmp",    v->qmp_path,         NULL};
 
 		start(v, argv, theirs);
 	} else {
@@ -161,8 +162,8 @@ void vmm_process_receive(struct vmm_process *v, const char *points)
 	snprintf(qmp, sizeof(qmp), "unix:%s", v->qmp_path);
 	if (points) {
 		int theirs = open_hold(v, fd);
-		const char *const argv[] = {GODWIT_HELD,       points, fd,  "receive",
-					    "tcp:127.0.0.1:0", qmp,    NULL};
+		const char *const argv[] = {GODWIT_HELD,       points,  fd,  "--incoming",
+					    "tcp:127.0.0.1:0", "--qmp", qmp, NULL};
 
 		start(v, argv, theirs);
 	} else {
