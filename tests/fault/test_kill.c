@@ -7,11 +7,13 @@
  * that tells where the guest is, no process is left, and the next attempt succeeds.
  */
 #include <errno.h>
+#include <netinet/tcp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 
@@ -84,6 +86,45 @@ static void move_cleanly(struct vmm_process *source)
 	assert_none_left();
 }
 
+/* Until @caller has connected to @uri and waits to be accepted: in the kernel's table a listening
+ * socket's receive queue is their number. */
+static void await_caller(struct process *caller, const char *uri)
+{
+	unsigned wanted = (unsigned)strtoul(strrchr(uri, ':') + 1, NULL, 10);
+	unsigned waiting = 0;
+	char line[256];
+
+	while (!waiting) {
+		FILE *table = fopen("/proc/net/tcp", "re");
+		unsigned port, state, nr;
+
+		assert_non_null(table);
+		if (process_has_ended(caller))
+			fail_msg("it ended before it was accepted: %s", process_output(caller));
+		while (fgets(line, sizeof(line), table))
+			if (sscanf(line, " %*d: %*x:%x %*x:%*x %x %*x:%x", &port, &state, &nr) ==
+				    3 &&
+			    port == wanted && state == TCP_LISTEN)
+				waiting = nr;
+		fclose(table);
+		clock_sleep_until_ns(clock_now_ns() + 2 * NS_PER_MS);
+	}
+}
+
+/* What @migrate, which lost @destination, says and where it leaves the guest. */
+static void judge_left_with_source(struct process *migrate, struct vmm_process *source,
+				   struct vmm_process *destination, const char *remedy)
+{
+	assert_int_equal(process_wait(migrate), EXIT_MIGRATION_FAILED);
+	print_message("  %s", process_output(migrate));
+	assert_says(migrate, destination->uri);
+	assert_says(migrate, "the guest goes on at the source");
+	assert_says(migrate, remedy);
+	assert_true(vmm_process_guest_works(source));
+	process_free(migrate);
+	vmm_process_end(destination);
+}
+
 static void kill_destination_at(struct vmm_process *source, const char *point)
 {
 	struct vmm_process destination;
@@ -92,16 +133,22 @@ static void kill_destination_at(struct vmm_process *source, const char *point)
 	vmm_process_receive(&destination, point);
 	migrate = start_migrate(source, &destination);
 	vmm_process_await(&destination, point);
+	if (!strcmp(point, "dst.accept"))
+		await_caller(migrate, destination.uri);
 	vmm_process_kill(&destination);
-	assert_int_equal(process_wait(migrate), EXIT_MIGRATION_FAILED);
-	print_message("  %s: %s", point, process_output(migrate));
-	assert_says(migrate, destination.uri);
-	assert_says(migrate, "the guest goes on at the source");
-	assert_says(migrate, strcmp(point, "dst.accept") ? "see what the other side said"
-							 : "is 'godwit receive");
-	assert_true(vmm_process_guest_works(source));
-	process_free(migrate);
-	vmm_process_end(&destination);
+	print_message("  %s:", point);
+	judge_left_with_source(migrate, source, &destination, "see what the other side said");
+}
+
+static void kill_destination_before_it_is_called(struct vmm_process *source)
+{
+	struct vmm_process destination;
+
+	vmm_process_receive(&destination, NULL);
+	vmm_process_kill(&destination);
+	print_message("  not called yet:");
+	judge_left_with_source(start_migrate(source, &destination), source, &destination,
+			       "is 'godwit receive");
 }
 
 static void the_destination_is_killed(void **state)
@@ -111,6 +158,7 @@ static void the_destination_is_killed(void **state)
 	(void)state;
 	rig_need_kvm();
 	vmm_process_run(&source, NULL);
+	kill_destination_before_it_is_called(&source);
 	for (size_t i = 0; i < NR(destination_points); i++)
 		kill_destination_at(&source, destination_points[i]);
 	vmm_process_check_pages(&source);
@@ -315,12 +363,12 @@ static void the_steersman_is_killed(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(the_destination_is_killed),
-		cmocka_unit_test(the_source_is_killed),
-		cmocka_unit_test(the_source_is_killed_after_commit),
-		cmocka_unit_test(cancelled_in_each_step),
-		cmocka_unit_test(the_destination_is_killed_after_commit),
-		cmocka_unit_test(the_steersman_is_killed),
+		cmocka_unit_test_teardown(the_destination_is_killed, process_end_all),
+		cmocka_unit_test_teardown(the_source_is_killed, process_end_all),
+		cmocka_unit_test_teardown(the_source_is_killed_after_commit, process_end_all),
+		cmocka_unit_test_teardown(cancelled_in_each_step, process_end_all),
+		cmocka_unit_test_teardown(the_destination_is_killed_after_commit, process_end_all),
+		cmocka_unit_test_teardown(the_steersman_is_killed, process_end_all),
 	};
 
 	signal(SIGPIPE, SIG_IGN);

@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
 
@@ -24,6 +25,9 @@ void process_await_line(struct process *p, const char *prefix, char *rest, size_
 
 pid_t process_pid(const struct process *p);
 
+/* Is it gone? */
+bool process_has_ended(struct process *p);
+
 void process_signal(struct process *p, int signum);
 
 /* Wait for its end: the exit status, or 128 + the signal that killed it. */
@@ -31,3 +35,7 @@ int process_wait(struct process *p);
 
 /* Kill it if it still runs, and forget it. NULL is allowed. */
 void process_free(struct process *p);
+
+/* Kill every process that this thread has started and not forgotten. A cmocka teardown: a test that
+ * fails leaves its processes, and the tests after it are to see none of them. */
+int process_end_all(void **state);

@@ -31,7 +31,7 @@ static void open_qmp(struct vmm_process *v)
 	struct err e = ERR_INIT;
 
 	while (qmp_client_open(v->qmp_path, &v->qmp, &e) < 0) {
-		if (clock_now_ns() > deadline)
+		if ((v->process && process_has_ended(v->process)) || clock_now_ns() > deadline)
 			fail_msg("%s; it said: %s", e.msg, process_output(v->process));
 		e = (struct err)ERR_INIT;
 		clock_sleep_until_ns(clock_now_ns() + 5 * NS_PER_MS);
