@@ -191,7 +191,11 @@ static void *sender_main(void *arg)
 		pthread_mutex_lock(&s->lock);
 		s->err = e;
 		s->round = NULL;
+		/* Without the lock: where processors are few, the engine runs at once and wants it.
+		 */
+		pthread_mutex_unlock(&s->lock);
 		pthread_cond_broadcast(&s->changed);
+		pthread_mutex_lock(&s->lock);
 	}
 	pthread_mutex_unlock(&s->lock);
 	return NULL;
@@ -241,8 +245,8 @@ void sender_begin(struct sender *s, struct round *r)
 	pthread_mutex_lock(&s->lock);
 	publish(s); /* nothing yet */
 	s->round = r;
-	pthread_cond_broadcast(&s->changed);
 	pthread_mutex_unlock(&s->lock);
+	pthread_cond_broadcast(&s->changed);
 }
 
 static void add_stats(struct send_stats *to, const struct send_stats *from)

@@ -141,6 +141,15 @@ static void complete_pending_io(struct vcpu *v)
 	v->ran = false;
 }
 
+/* With the lock held, which is let go meanwhile: where processors are few, whoever is woken runs at
+ * once, and would only find it taken. */
+static void tell_controller(struct vcpu *v)
+{
+	pthread_mutex_unlock(&v->lock);
+	pthread_cond_broadcast(&v->to_controller);
+	pthread_mutex_lock(&v->lock);
+}
+
 static void do_job(struct vcpu *v)
 {
 	struct vcpu_job *job = &v->job;
@@ -150,7 +159,7 @@ static void do_job(struct vcpu *v)
 	job->ret = job->fn(v->fd, job->arg, &job->e);
 	pthread_mutex_lock(&v->lock);
 	job->state = JOB_DONE;
-	pthread_cond_broadcast(&v->to_controller);
+	tell_controller(v);
 }
 
 /* Stay paused until resumed. Returns false when the thread must end. */
@@ -161,7 +170,7 @@ static bool park(struct vcpu *v)
 	complete_pending_io(v);
 	pthread_mutex_lock(&v->lock);
 	v->paused = true;
-	pthread_cond_broadcast(&v->to_controller);
+	tell_controller(v);
 	while (!v->quit && (atomic_load(&v->want_pause) || v->job.state == JOB_ASKED)) {
 		if (v->job.state == JOB_ASKED)
 			do_job(v);
@@ -311,8 +320,8 @@ static void end_thread(struct vcpu *v)
 	vcpu_wait_paused(v);
 	pthread_mutex_lock(&v->lock);
 	v->quit = true;
-	pthread_cond_signal(&v->to_vcpu);
 	pthread_mutex_unlock(&v->lock);
+	pthread_cond_signal(&v->to_vcpu);
 	pthread_join(v->thread, NULL);
 }
 
@@ -369,8 +378,8 @@ void vcpu_resume(struct vcpu *v)
 {
 	pthread_mutex_lock(&v->lock);
 	atomic_store(&v->want_pause, false);
-	pthread_cond_signal(&v->to_vcpu);
 	pthread_mutex_unlock(&v->lock);
+	pthread_cond_signal(&v->to_vcpu);
 }
 
 void vcpu_park_self(struct vcpu *v)
@@ -383,8 +392,8 @@ void vcpu_call_start(struct vcpu *v, vcpu_fn fn, void *arg)
 {
 	pthread_mutex_lock(&v->lock);
 	v->job = (struct vcpu_job){.state = JOB_ASKED, .fn = fn, .arg = arg};
-	pthread_cond_signal(&v->to_vcpu);
 	pthread_mutex_unlock(&v->lock);
+	pthread_cond_signal(&v->to_vcpu);
 }
 
 int vcpu_call_finish(struct vcpu *v, struct err *e)

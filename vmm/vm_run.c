@@ -154,7 +154,10 @@ static void resume_cpus(struct vm *vm)
 		vcpu_resume(vm->cpus[i].vcpu);
 }
 
-void vm_start_locked(struct vm *vm)
+/* The event is posted once the vCPUs have been told, so that whoever hears of it takes no processor
+ * from them; and under the lock that any request of theirs needs, so that it still comes before
+ * anything the guest does. */
+static void start(struct vm *vm, bool tell)
 {
 	struct vm_request r;
 
@@ -166,9 +169,16 @@ void vm_start_locked(struct vm *vm)
 	vm->request.announced = true;
 	if (!r.pending)
 		resume_cpus(vm);
+	if (tell)
+		vm_emit(vm, VM_EVENT_RUNNING, 0, NULL);
 	pthread_mutex_unlock(&vm->requests);
 	if (r.pending && !r.announced)
 		announce(vm, r.what, r.code, "asked for before the migration");
+}
+
+void vm_start_locked(struct vm *vm)
+{
+	start(vm, false);
 }
 
 int vm_pause(struct vm *vm, struct err *e)
@@ -223,12 +233,8 @@ int vm_resume(struct vm *vm, struct err *e)
 
 	pthread_mutex_lock(&vm->verbs);
 	ret = check_may_run(vm, e);
-	if (ret == 0 && vm_status(vm) != VM_RUNNING) {
-		/* Before the first instruction: whatever the guest does comes after it. */
-		vm_set_status(vm, VM_RUNNING);
-		vm_emit(vm, VM_EVENT_RUNNING, 0, NULL);
-		vm_start_locked(vm);
-	}
+	if (ret == 0 && vm_status(vm) != VM_RUNNING)
+		start(vm, true);
 	pthread_mutex_unlock(&vm->verbs);
 	return ret;
 }

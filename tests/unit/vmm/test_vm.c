@@ -78,6 +78,45 @@ static void debug_exit_ends_the_machine(void **state)
 	tiny_free(&t);
 }
 
+/* The order in which two events were heard of. */
+struct order {
+	atomic_uint nr;
+	enum vm_event_type heard[4];
+};
+
+static void slow_listener(void *ctx, const struct vm_event *ev)
+{
+	struct order *o = ctx;
+
+	if (ev->type == VM_EVENT_RUNNING)
+		usleep(20000); /* the guest has ended by now */
+	o->heard[atomic_fetch_add(&o->nr, 1) % 4] = ev->type;
+}
+
+static void that_it_runs_is_told_before_what_it_does(void **state)
+{
+	/* mov al,5; out 0xf4,al; jmp $ */
+	static const uint8_t code[] = {0xb0, 0x05, 0xe6, BOARD_DEBUG_EXIT_PORT, 0xeb, 0xfe};
+	struct vm_config config = {.memory_bytes = 16 << 20, .nr_cpus = 1, .debug_exit = true};
+	uint64_t deadline = clock_now_ns() + 20 * NS_PER_S;
+	struct order o = {.nr = 0};
+	struct tiny t = {.vm = NULL};
+
+	(void)state;
+	need_kvm();
+	tiny_write_image(&t, code, sizeof(code));
+	config.kernel = t.path;
+	must(vm_new(&config, slow_listener, &o, &t.vm, e));
+	must(vm_boot(t.vm, e));
+	must(vm_resume(t.vm, e));
+	while (atomic_load(&o.nr) < 2 && clock_now_ns() < deadline)
+		usleep(200);
+	assert_int_equal(atomic_load(&o.nr), 2);
+	assert_int_equal(o.heard[0], VM_EVENT_RUNNING);
+	assert_int_equal(o.heard[1], VM_EVENT_EXIT);
+	tiny_free(&t);
+}
+
 /* A counter that asks for a reset (port 0xcf9) each time it reaches 1000. */
 static const uint8_t resetting[] = {
 	0xc7, 0x05, 0x04, 0x00, 0x20, 0x00, 0x00, 0x00, 0x00, 0x00, /* mov dword [DATA+4],0 */
@@ -328,6 +367,7 @@ int main(void)
 		cmocka_unit_test(pause_and_resume),
 		cmocka_unit_test(some_states_refuse_to_run),
 		cmocka_unit_test(debug_exit_ends_the_machine),
+		cmocka_unit_test(that_it_runs_is_told_before_what_it_does),
 		cmocka_unit_test(a_guest_can_reset_itself),
 		cmocka_unit_test(a_triple_fault_is_a_reset),
 		cmocka_unit_test(state_arrives_as_it_left),
