@@ -277,6 +277,8 @@ static int begin_round(struct migration_destination *d, struct err *e)
 	d->last_round = round->number;
 	d->last_round_seen = round->has_last && round->last;
 	d->last_disk_pass = round->disk_pass;
+	for (uint32_t i = 0; i < d->nr_channels && d->last_round_seen; i++)
+		receiver_expect_last(d->receivers[i], d->last_round);
 	pthread_mutex_lock(&d->lock);
 	if (d->report.nr_rounds < REPORT_MAX_ROUNDS)
 		d->report.nr_rounds++;

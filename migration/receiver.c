@@ -37,8 +37,10 @@ struct receiver {
 	pthread_mutex_t lock; /* guards the rest */
 	pthread_cond_t changed;
 	uint32_t round;
-	bool ending; /* because the engine wants it */
+	uint32_t last_round; /* 0: not known yet */
+	bool ending;         /* because the engine wants it */
 	bool sealed;
+	bool dismissed;
 	struct err failure;
 };
 
@@ -288,8 +290,8 @@ static void seal(struct receiver *r)
 		r->placement->ops->seal(r->placement);
 	pthread_mutex_lock(&r->lock);
 	r->sealed = true;
-	pthread_cond_signal(&r->changed);
 	pthread_mutex_unlock(&r->lock);
+	pthread_cond_broadcast(&r->changed);
 }
 
 static void conclude(struct receiver *r, const struct err *e)
@@ -297,12 +299,32 @@ static void conclude(struct receiver *r, const struct err *e)
 	bool wanted;
 
 	pthread_mutex_lock(&r->lock);
-	wanted = r->ending;
+	wanted = r->ending || e->kind == ERR_NONE;
 	if (!wanted)
 		r->failure = *e;
 	pthread_mutex_unlock(&r->lock);
 	if (!wanted)
 		cancel_request(r->config.abort);
+}
+
+/* A queue pair stays as long as the source may want to take its leave of it. */
+static bool has_all(struct receiver *r)
+{
+	bool all;
+
+	pthread_mutex_lock(&r->lock);
+	all = r->last_round && r->round == r->last_round && !r->placement;
+	pthread_mutex_unlock(&r->lock);
+	return all;
+}
+
+/* A thread's end takes its time, which is the guest's where processors are few. */
+static void await_dismissal(struct receiver *r)
+{
+	pthread_mutex_lock(&r->lock);
+	while (!r->dismissed)
+		pthread_cond_wait(&r->changed, &r->lock);
+	pthread_mutex_unlock(&r->lock);
 }
 
 static void *receiver_main(void *arg)
@@ -311,15 +333,17 @@ static void *receiver_main(void *arg)
 	struct err e = ERR_INIT;
 	struct err cause = ERR_INIT;
 
-	while (receive_batch(r, &e) == 0)
+	while (!has_all(r) && receive_batch(r, &e) == 0)
 		;
 	/* A writer that fails cancels; say why it did. */
 	if (page_writer_drain(r->writer, &cause) < 0)
 		e = cause;
-	err_prefix(&e, "channel %u", r->config.index);
+	if (e.kind != ERR_NONE)
+		err_prefix(&e, "channel %u", r->config.index);
 	seal(r);
 	end_placement(r); /* whatever the end was: nothing stays pinned */
 	conclude(r, &e);
+	await_dismissal(r);
 	return NULL;
 }
 
@@ -404,11 +428,23 @@ void receiver_failure(struct receiver *r, struct err *e)
 	pthread_mutex_unlock(&r->lock);
 }
 
-void receiver_seal(struct receiver *r)
+void receiver_expect_last(struct receiver *r, uint32_t round)
 {
 	pthread_mutex_lock(&r->lock);
-	r->ending = true;
+	r->last_round = round;
 	pthread_mutex_unlock(&r->lock);
+}
+
+void receiver_seal(struct receiver *r)
+{
+	bool sealed;
+
+	pthread_mutex_lock(&r->lock);
+	r->ending = true;
+	sealed = r->sealed;
+	pthread_mutex_unlock(&r->lock);
+	if (sealed)
+		return;
 	link_shutdown(r->link);
 	pthread_mutex_lock(&r->lock);
 	while (!r->sealed)
@@ -416,11 +452,20 @@ void receiver_seal(struct receiver *r)
 	pthread_mutex_unlock(&r->lock);
 }
 
+static void dismiss(struct receiver *r)
+{
+	pthread_mutex_lock(&r->lock);
+	r->dismissed = true;
+	pthread_mutex_unlock(&r->lock);
+	pthread_cond_broadcast(&r->changed);
+}
+
 void receiver_free(struct receiver *r)
 {
 	if (!r)
 		return;
 	link_shutdown(r->link);
+	dismiss(r);
 	pthread_join(r->thread, NULL);
 	release(r);
 }

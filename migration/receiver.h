@@ -41,6 +41,10 @@ uint64_t receiver_received_bytes(struct receiver *r);
 /* Why it failed; kind ERR_NONE while it has not. Any thread. */
 void receiver_failure(struct receiver *r, struct err *e);
 
+/* There is no round behind @round: having answered its barrier the receiver need not be told to
+ * seal itself, and receiver_seal() need not wait. Any thread. */
+void receiver_expect_last(struct receiver *r, uint32_t round);
+
 /* Once this returns nothing that the source does reaches memory through this channel any more: the
  * guest is about to run, and a source that is not done is none of ours. No failure; what was pinned
  * is let go behind our back. */
