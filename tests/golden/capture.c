@@ -1,5 +1,5 @@
 /*
- * godwit-golden-capture DIR CODEC CHANNELS: a new golden stream (tests/golden/README.md).
+ * godwit-golden-capture DIR CODEC CHANNELS [nested]: a new golden stream (tests/golden/README.md).
  *
  * Boots a guest of two instructions, migrates it with --verify through a relay, and writes what the
  * source sent on each connection to DIR. Deterministic but for the migration's id, clocks, and what
@@ -143,11 +143,17 @@ static void write_stream(const char *path, const struct buf *stream)
 /* incl [TINY_DATA_GPA]; jmp back: data, and beside it a page that was touched and holds zeroes. */
 static const uint8_t counter[] = {0xff, 0x05, 0x00, 0x00, 0x20, 0x00, 0xeb, 0xf8};
 
-static struct vm *boot_counter(struct tiny *t)
+static struct vm *boot_counter(struct tiny *t, enum nested_mode nested)
 {
 	static const uint8_t zeroes[PAGE_BYTES];
+	struct vm_config config = {
+		.memory_bytes = 16 << 20, .nr_cpus = 1, .debug_exit = true, .nested = nested};
 
-	tiny_new(t, 1, counter, sizeof(counter));
+	memset(t, 0, sizeof(*t));
+	tiny_write_image(t, counter, sizeof(counter));
+	config.kernel = t->path;
+	must(vm_new(&config, tiny_on_event, t, &t->vm, e));
+	must(vm_boot(t->vm, e));
 	must(guest_mem_write(vm_mem(t->vm), TINY_DATA_GPA + 8 * PAGE_BYTES, zeroes, PAGE_BYTES, e));
 	must(vm_resume(t->vm, e));
 	tiny_wait_moving(t);
@@ -196,7 +202,8 @@ static void migrate(struct vm *vm, const struct migration_params *params, struct
 	link_listener_free(r->listener);
 }
 
-static void capture(const char *dir, const char *codec, uint32_t nr_channels)
+static void capture(const char *dir, const char *codec, uint32_t nr_channels,
+		    enum nested_mode nested)
 {
 	struct migration_params params;
 	struct relay r = {.nr = 0};
@@ -207,7 +214,7 @@ static void capture(const char *dir, const char *codec, uint32_t nr_channels)
 	snprintf(params.codec, sizeof(params.codec), "%s", codec);
 	params.nr_channels = nr_channels;
 	params.verify = true;
-	migrate(boot_counter(&t), &params, &r);
+	migrate(boot_counter(&t, nested), &params, &r);
 	tiny_free(&t);
 	mkdir(dir, 0777);
 	for (int i = 0; i < r.nr; i++) {
@@ -221,7 +228,7 @@ static void capture_as_told(void **state)
 {
 	char **argv = *state;
 
-	capture(argv[1], argv[2], (uint32_t)atoi(argv[3]));
+	capture(argv[1], argv[2], (uint32_t)atoi(argv[3]), argv[4] ? NESTED_REQUIRE : NESTED_OFF);
 }
 
 int main(int argc, char **argv)
@@ -229,8 +236,8 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {cmocka_unit_test_prestate(capture_as_told, argv)};
 
 	signal(SIGPIPE, SIG_IGN);
-	if (argc != 4) {
-		fputs("usage: godwit-golden-capture DIR none|lz4 CHANNELS\n", stderr);
+	if (argc != 4 && (argc != 5 || strcmp(argv[4], "nested") != 0)) {
+		fputs("usage: godwit-golden-capture DIR none|lz4 CHANNELS [nested]\n", stderr);
 		return 2;
 	}
 	/* A stream names the host it comes from: not this one's. */

@@ -16,6 +16,8 @@
 
 #include "migration/digest.h"
 #include "migration/receiver.h"
+#include "nested/caps.h"
+#include "nested/wire.h"
 #include "proto/state.pb-c.h"
 #include "proto/stream.pb-c.h"
 #include "tests/golden/golden.h"
@@ -378,16 +380,32 @@ static int play_channel(struct replay *p, uint32_t i, struct err *e)
 	return link_recv(p->channels[i], answers, nr_answer_bytes, e);
 }
 
+/* Has it a machine for the guest? */
+static int await_machine(struct replay *p, struct err *e)
+{
+	struct record_stream records;
+	struct record r = {.body = BUF_INIT};
+	int ret;
+
+	record_stream_init(&records, p->control, "destination");
+	ret = record_expect(&records, RECORD_HELLO_ACK, &r, e);
+	if (ret == 0)
+		ret = record_expect(&records, RECORD_DESCRIBE_ACK, &r, e);
+	buf_fini(&r.body);
+	return ret;
+}
+
 /* The source's part, word for word. Whatever the destination dislikes, it says itself. */
 static void play(struct replay *p)
 {
 	const struct buf *control = &p->golden->control;
 	size_t state_at = state_offset(control);
 	struct err e = ERR_INIT;
-	int ret = 0;
+	int ret;
 
 	p->control = connect_to(&p->uri);
 	send_from(p->control, control, 0, state_at);
+	ret = await_machine(p, &e);
 	for (uint32_t i = 0; i < p->golden->nr_channels && ret == 0; i++)
 		ret = play_channel(p, i, &e);
 	if (ret == 0)
@@ -406,18 +424,29 @@ static int build(void *ctx, struct vm_config *config, struct vm **vm, struct err
 	return vm_new(config, tiny_on_event, ctx, vm, e);
 }
 
+/* Can a machine like that be made here, and is it the same? */
+static int make_like(const ProtobufCBinaryData *machine, struct err *e)
+{
+	struct vm_config config;
+	struct tiny here = {.vm = NULL};
+	int ret = vm_config_unpack(machine->data, machine->len, &config, e);
+
+	if (ret == 0)
+		ret = vm_new(&config, tiny_on_event, &here, &here.vm, e);
+	if (ret == 0)
+		ret = vm_check_config(here.vm, machine->data, machine->len, e);
+	tiny_free(&here);
+	return ret;
+}
+
 /* Does this host have the CPU (and the KVM) of the one it was captured on? */
 static bool is_at_home(const struct golden *g, const struct migration_report *report)
 {
 	const Godwit__Describe *describe =
 		(const void *)find(g, RECORD_DESCRIBE, &godwit__describe__descriptor);
-	struct tiny here;
 	struct err e = ERR_INIT;
-	bool fits;
+	bool fits = make_like(&describe->machine, &e) == 0;
 
-	tiny_new(&here, 1, NULL, 0);
-	fits = vm_check_config(here.vm, describe->machine.data, describe->machine.len, &e) == 0;
-	tiny_free(&here);
 	forget(describe);
 	if (!fits || strstr(report->error.msg, "MSR")) {
 		print_message("    not this host's CPU: %s\n", fits ? report->error.msg : e.msg);
@@ -426,14 +455,14 @@ static bool is_at_home(const struct golden *g, const struct migration_report *re
 	return true;
 }
 
-static void look_at_the_whole(struct golden *g)
+/* @g to a destination of this host: how that ended, and the guest if it is here now. */
+static void play_to_destination(struct golden *g, struct migration_report *report,
+				struct tiny *arrived)
 {
-	struct tiny arrived = {.vm = NULL};
 	struct migration_destination_config config = {
-		.build = build, .build_ctx = &arrived, .accept_timeout_ns = 20 * NS_PER_S};
+		.build = build, .build_ctx = arrived, .accept_timeout_ns = 20 * NS_PER_S};
 	struct replay p = {.golden = g};
 	struct migration_destination *d;
-	struct migration_report report;
 	struct link_listener *listener;
 
 	must(uri_parse("tcp:127.0.0.1:0", &p.uri, e));
@@ -441,14 +470,22 @@ static void look_at_the_whole(struct golden *g)
 	must(uri_parse(link_listener_address(listener), &p.uri, e));
 	must(migration_destination_start(listener, &config, &d, e));
 	play(&p);
-	migration_destination_wait(d, &report, &arrived.vm);
+	migration_destination_wait(d, report, &arrived->vm);
+	end_play(&p);
+	migration_destination_free(d);
+	link_listener_free(listener);
+}
+
+static void look_at_the_whole(struct golden *g)
+{
+	struct tiny arrived = {.vm = NULL};
+	struct migration_report report;
+
+	play_to_destination(g, &report, &arrived);
 	if (report.status == MIGRATION_COMPLETED)
 		tiny_wait_moving(&arrived);
 	else if (is_at_home(g, &report))
 		fail_msg("%s", report.error.msg);
-	end_play(&p);
-	migration_destination_free(d);
-	link_listener_free(listener);
 	tiny_free(&arrived);
 }
 
@@ -459,6 +496,66 @@ static void whole_machines_run(void **state)
 	for_each_golden(look_at_the_whole);
 }
 
+/* ---- Hypervisors ---- */
+
+static enum nested_vendor vendor_of(struct golden *g)
+{
+	const Godwit__Describe *describe =
+		(const void *)find(g, RECORD_DESCRIBE, &godwit__describe__descriptor);
+	Godwit__MachineConfig *machine =
+		godwit__machine_config__unpack(NULL, describe->machine.len, describe->machine.data);
+	struct nested_caps caps = {.vendor = NESTED_NONE};
+
+	if (machine->nested)
+		must(nested_caps_wire_parse(machine->nested, &caps, e));
+	godwit__machine_config__free_unpacked(machine, NULL);
+	forget(describe);
+	return caps.vendor;
+}
+
+static enum nested_vendor vendor_here(void)
+{
+	struct nested_caps caps;
+	char why[200];
+	int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+
+	assert_true(fd >= 0);
+	must(nested_caps_probe(fd, &caps, why, sizeof(why), e));
+	close(fd);
+	return caps.vendor;
+}
+
+/* A hypervisor from a host of another vendor, or from one with nesting to one without: refused
+ * before there is any memory, and it says why. */
+static void look_at_foreign_hypervisor(struct golden *g)
+{
+	enum nested_vendor theirs = vendor_of(g);
+	enum nested_vendor here = vendor_here();
+	struct tiny arrived = {.vm = NULL};
+	struct migration_report report;
+	char why[80];
+
+	if (theirs == NESTED_NONE || theirs == here)
+		return;
+	snprintf(why, sizeof(why), "the guest's hypervisor uses %s and this host offers %s",
+		 nested_vendor_name(theirs), nested_vendor_name(here));
+	play_to_destination(g, &report, &arrived);
+	assert_int_equal(report.status, MIGRATION_FAILED);
+	assert_int_equal(report.phase, PHASE_DESCRIBE);
+	print_message("    %s\n", report.error.msg);
+	if (!strstr(report.error.msg,
+		    here == NESTED_NONE ? "a guest on this host cannot be a hypervisor" : why))
+		fail_msg("that does not say: %s", why);
+	tiny_free(&arrived);
+}
+
+static void foreign_hypervisors_are_refused(void **state)
+{
+	(void)state;
+	rig_need_kvm();
+	for_each_golden(look_at_foreign_hypervisor);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -466,6 +563,7 @@ int main(void)
 		cmocka_unit_test(pages_arrive),
 		cmocka_unit_test(devices_load),
 		cmocka_unit_test(whole_machines_run),
+		cmocka_unit_test(foreign_hypervisors_are_refused),
 	};
 
 	signal(SIGPIPE, SIG_IGN);
