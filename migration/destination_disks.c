@@ -81,6 +81,9 @@ int destination_accept_disks(struct migration_destination *d, struct err *e)
 	    (!d->last_disk_pass || disk_receiver_pass(d->disk_receiver) != d->last_disk_pass))
 		return err_set(e, ERR_STREAM, EPROTO,
 			       "STATE came before the end of the disks' last pass");
+	/* All of it is here. From now on the disks' connection has no say: a source that dies once
+	 * it has sent COMMIT must not take the guest with it. */
+	destination_stop_disks(d);
 	for (uint32_t i = 0; i < d->disks.nr; i++)
 		if (fault_point(d->config.fault, "dst.accept_disk", e) < 0 ||
 		    disk_accept(d->disks.at[i].disk, e) < 0)

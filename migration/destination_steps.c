@@ -377,14 +377,26 @@ int destination_verify(struct migration_destination *d, struct err *e)
 	return digest_compare(&theirs, &ours, e);
 }
 
+/*
+ * Cancelled, hung up, or COMMIT, whichever is first; but a COMMIT that has come counts, whatever
+ * came with it: the source that sent it may be gone by now, and then nobody else has the guest.
+ */
+static int await_commit(struct migration_destination *d, struct err *e)
+{
+	if (link_await_input(d->control, e) < 0)
+		return -e->code;
+	link_forget_cancel(d->control);
+	link_set_stall_timeout(d->control, HANDSHAKE_NS);
+	return record_expect(&d->records, RECORD_COMMIT, &d->record, e);
+}
+
 int destination_ready(struct migration_destination *d, struct err *e)
 {
 	Godwit__Ready ready = GODWIT__READY__INIT;
 	Godwit__Commit *commit;
 
 	blackout_mark(d->vm, &d->mark);
-	if (record_send(&d->records, RECORD_READY, &ready.base, e) < 0 ||
-	    record_expect(&d->records, RECORD_COMMIT, &d->record, e) < 0)
+	if (record_send(&d->records, RECORD_READY, &ready.base, e) < 0 || await_commit(d, e) < 0)
 		return -e->code;
 	commit = (Godwit__Commit *)record_unpack(&d->record, &godwit__commit__descriptor, e);
 	if (!commit)

@@ -27,6 +27,7 @@ struct disk_receiver {
 
 	pthread_mutex_t lock; /* guards the rest */
 	uint32_t pass;
+	bool ending; /* because the engine wants it */
 	struct err failure;
 };
 
@@ -121,6 +122,19 @@ static int receive(struct disk_receiver *r, struct err *e)
 	}
 }
 
+static void conclude(struct disk_receiver *r, const struct err *e)
+{
+	bool wanted;
+
+	pthread_mutex_lock(&r->lock);
+	wanted = r->ending;
+	if (!wanted)
+		r->failure = *e;
+	pthread_mutex_unlock(&r->lock);
+	if (!wanted)
+		cancel_request(r->config.abort);
+}
+
 static void *thread_main(void *arg)
 {
 	struct disk_receiver *r = arg;
@@ -128,10 +142,7 @@ static void *thread_main(void *arg)
 
 	receive(r, &e);
 	err_prefix(&e, "disks");
-	pthread_mutex_lock(&r->lock);
-	r->failure = e;
-	pthread_mutex_unlock(&r->lock);
-	cancel_request(r->config.abort);
+	conclude(r, &e);
 	return NULL;
 }
 
@@ -184,6 +195,9 @@ void disk_receiver_free(struct disk_receiver *r)
 {
 	if (!r)
 		return;
+	pthread_mutex_lock(&r->lock);
+	r->ending = true;
+	pthread_mutex_unlock(&r->lock);
 	link_shutdown(r->link);
 	pthread_join(r->thread, NULL);
 	release(r);

@@ -23,7 +23,7 @@ struct disk_receiver_config {
 /* Takes over @link (past CHANNEL_ACK), also on failure. */
 int disk_receiver_new(const struct disk_receiver_config *config, struct link *link,
 		      struct disk_receiver **out, struct err *e);
-/* Ends the thread, whatever it waits for. */
+/* Ends the thread, whatever it waits for; that is no failure. Nothing is written from here on. */
 void disk_receiver_free(struct disk_receiver *r);
 
 /* The last pass whose barrier has been answered. Any thread. */

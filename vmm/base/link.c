@@ -181,6 +181,15 @@ static int wait_ready(struct link *l, short events, struct err *e)
 	return link_poll(l->fd, events, l->cancel, l->stall_ns, e);
 }
 
+int link_await_input(struct link *l, struct err *e)
+{
+	struct pollfd pfd = {.fd = l->fd, .events = POLLIN};
+
+	if (wait_ready(l, POLLIN, e) == 0 || poll(&pfd, 1, 0) == 1)
+		return 0;
+	return -e->code;
+}
+
 /* After a call that returned -1: 0 to try again, or the error. */
 static int retry(struct link *l, short events, struct err *e)
 {

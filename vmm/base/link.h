@@ -35,6 +35,10 @@ void link_free(struct link *l);
 /* No wait for the peer takes longer than this; 0 means for ever. Default: for ever. */
 void link_set_stall_timeout(struct link *l, uint64_t ns);
 
+/* Wait for input, or the peer's hanging up, within the stall timeout. Input that has come counts
+ * even when the link was cancelled meanwhile. */
+int link_await_input(struct link *l, struct err *e);
+
 /* From here on cancellation does not touch this link (a migration past its commit point). */
 void link_forget_cancel(struct link *l);
 

@@ -212,6 +212,19 @@ static void test_cancel_wakes_a_wait(void **state)
 	assert_int_equal(c, 'y');
 }
 
+static void test_input_counts_though_cancelled(void **state)
+{
+	struct pair *p = *state;
+	struct err e = ERR_INIT;
+	char c = 'c';
+
+	cancel_request(p->cancel);
+	assert_true(link_await_input(p->a, &e) < 0);
+	assert_int_equal(e.kind, ERR_CANCELLED);
+	assert_int_equal(link_send(p->b, &c, 1, &e), 0);
+	assert_int_equal(link_await_input(p->a, &e), 0);
+}
+
 static void connect_and_talk(const char *where)
 {
 	struct err e = ERR_INIT;
@@ -299,6 +312,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_peer_closes, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_stall_timeout, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_cancel_wakes_a_wait, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_input_counts_though_cancelled, setup,
+						teardown),
 		cmocka_unit_test(test_listen_and_connect),
 		cmocka_unit_test(test_cannot_listen_says_what_to_do),
 		cmocka_unit_test(test_refused_says_what_to_do),
