@@ -166,9 +166,11 @@ struct vm *rig_migrate(struct vm *vm, struct rig_migration *m)
 	if (m->meanwhile)
 		m->meanwhile(s, d, m->ctx);
 	migration_source_wait(s, &m->source);
-	if (m->source.status != MIGRATION_COMPLETED)
-		migration_destination_cancel(
-			d); /* it may still wait for a source that never came */
+	/* A destination may still wait for a source that never came. But where the source does not
+	 * know, COMMIT may be on its way: cancelling would take the guest from the side that has
+	 * it. */
+	if (m->source.status == MIGRATION_FAILED || m->source.status == MIGRATION_CANCELLED)
+		migration_destination_cancel(d);
 	migration_destination_wait(d, &m->destination, &moved);
 	migration_source_free(s);
 	migration_destination_free(d);
