@@ -102,19 +102,47 @@ static inline int packet_socket(const char *name)
 	return fd;
 }
 
-/* The next frame of @type; the kernel of the namespace talks too (IPv6), that is passed over.
- * @header bytes come before each frame. */
-static inline size_t receive_type(int fd, uint8_t *bytes, size_t cap, size_t header, uint16_t type)
+/* The next frame of @type that comes within @timeout_ms of the one before, 0 if there is none; the
+ * kernel of the namespace talks too (IPv6), that is passed over. @header bytes come before each. */
+static inline size_t next_of_type(int fd, uint8_t *bytes, size_t cap, size_t header, uint16_t type,
+				  int timeout_ms)
 {
-	for (;;) {
-		struct pollfd p = {.fd = fd, .events = POLLIN};
-		ssize_t n;
+	struct pollfd p = {.fd = fd, .events = POLLIN};
 
-		if (poll(&p, 1, 5000) != 1)
-			fail_msg("no frame of type 0x%x came in 5 s", type);
-		n = read(fd, bytes, cap);
+	while (poll(&p, 1, timeout_ms) == 1) {
+		ssize_t n = read(fd, bytes, cap);
+
 		assert_true(n >= (ssize_t)header + ETH_HLEN);
 		if (bytes[header + 12] == type >> 8 && bytes[header + 13] == (type & 0xff))
 			return (size_t)n;
 	}
+	return 0;
+}
+
+static inline size_t receive_type(int fd, uint8_t *bytes, size_t cap, size_t header, uint16_t type)
+{
+	size_t n = next_of_type(fd, bytes, cap, header, type, 5000);
+
+	if (!n)
+		fail_msg("no frame of type 0x%x came in 5 s", type);
+	return n;
+}
+
+/* From the host, until one has come through: the kernel starts a tap's queue some time after its
+ * cable is plugged in, and loses what is sent before that. */
+static inline size_t send_until_received(int host, const uint8_t *frame, size_t len, int fd,
+					 uint8_t *bytes, size_t cap, size_t header)
+{
+	uint16_t type = (uint16_t)(frame[12] << 8 | frame[13]);
+
+	for (int i = 0; i < 250; i++) {
+		size_t n;
+
+		assert_int_equal(write(host, frame, len), len);
+		n = next_of_type(fd, bytes, cap, header, type, 20);
+		if (n)
+			return n;
+	}
+	fail_msg("no frame of type 0x%x came through in 5 s", type);
+	return 0;
 }

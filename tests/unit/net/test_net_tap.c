@@ -53,8 +53,8 @@ static void test_frames_both_ways(void **state)
 	assert_int_equal(receive_type(host, got, sizeof(got), 0, ETHERTYPE_REVARP), sizeof(frame));
 	assert_memory_equal(got, frame, sizeof(frame));
 
-	assert_int_equal(write(host, frame, sizeof(frame)), sizeof(frame));
-	assert_int_equal(receive_type(b->fds[0], got, sizeof(got), NET_HDR_BYTES, ETHERTYPE_REVARP),
+	assert_int_equal(send_until_received(host, frame, sizeof(frame), b->fds[0], got,
+					     sizeof(got), NET_HDR_BYTES),
 			 NET_HDR_BYTES + sizeof(frame));
 	assert_memory_equal(got + NET_HDR_BYTES, frame, sizeof(frame));
 	close(host);
