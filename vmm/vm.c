@@ -59,26 +59,6 @@ static int create_kvm_vm(struct vm *vm, struct err *e)
 	return vm->fd < 0 ? err_sys(e, "KVM cannot create a virtual machine") : 0;
 }
 
-static int set_slots(struct vm *vm, uint32_t flags, struct err *e)
-{
-	for (uint32_t i = 0; i < guest_mem_nr_slots(vm->mem); i++) {
-		const struct mem_slot *s = guest_mem_slot(vm->mem, i);
-		struct kvm_userspace_memory_region r = {
-			.slot = s->index,
-			.flags = flags,
-			.guest_phys_addr = s->gpa,
-			.memory_size = s->bytes,
-			.userspace_addr =
-				(uint64_t)(uintptr_t)guest_mem_at(vm->mem, s->gpa, s->bytes),
-		};
-
-		if (ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &r) < 0)
-			return err_sys(e, "KVM does not take guest memory slot %u (%llu MiB)",
-				       s->index, (unsigned long long)(s->bytes >> 20));
-	}
-	return 0;
-}
-
 static void set_irq(void *ctx, uint32_t gsi, bool level)
 {
 	struct vm *vm = ctx;
@@ -109,8 +89,6 @@ static int build(struct vm *vm, struct err *e)
 	if (ret == 0)
 		ret = guest_mem_new(vm->config.memory_bytes, &vm->mem, e);
 	if (ret == 0)
-		ret = set_slots(vm, 0, e);
-	if (ret == 0)
 		ret = irqchip_create(vm->fd, e);
 	if (ret == 0)
 		ret = bus_new(&vm->bus, e);
@@ -131,6 +109,9 @@ static int build(struct vm *vm, struct err *e)
 	/* Born paused in every respect, so that the first save or load finds devices at rest. */
 	if (ret == 0)
 		ret = vm_stop_locked(vm, e);
+	/* Last, because it holds a lock of KVM's that much of the above takes too. */
+	if (ret == 0)
+		ret = mem_slots_new(vm->fd, vm->mem, &vm->slots, e);
 	if (ret == 0)
 		note_host(vm);
 	return ret;
@@ -176,6 +157,7 @@ void vm_free(struct vm *vm)
 	vm_free_cpus(vm);
 	vm_free_devices(vm);
 	bus_free(vm->bus);
+	mem_slots_free(vm->slots);
 	/* The VM before its memory: KVM must not map what is being unmapped. */
 	if (vm->fd >= 0)
 		close(vm->fd);
@@ -225,6 +207,8 @@ static int power_on(struct vm *vm, struct err *e)
 {
 	int ret = vm_stop_locked(vm, e);
 
+	if (ret == 0)
+		ret = mem_slots_await(vm->slots, e);
 	if (ret == 0)
 		ret = vm_reset_cpus(vm, e);
 	if (ret < 0)
@@ -352,5 +336,5 @@ const char *vm_host_notes(const struct vm *vm)
 
 int vm_set_dirty_logging(struct vm *vm, bool on, struct err *e)
 {
-	return set_slots(vm, on ? KVM_MEM_LOG_DIRTY_PAGES : 0, e);
+	return mem_slots_set_logging(vm->slots, on, e);
 }

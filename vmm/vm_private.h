@@ -13,6 +13,7 @@
 #include "vmm/bus.h"
 #include "vmm/device.h"
 #include "vmm/machine.h"
+#include "vmm/mem_slots.h"
 #include "vmm/vcpu.h"
 #include "vmm/vcpu_state.h"
 #include "vmm/vcpu_wire.h"
@@ -44,6 +45,7 @@ struct vm {
 	int kvm_fd;
 	int fd;
 	struct guest_mem *mem;
+	struct mem_slots *slots; /* awaited before a vCPU runs or gets its state */
 	struct bus *bus;
 	struct machine machine;
 	struct vm_cpu *cpus;

@@ -233,6 +233,8 @@ int vm_resume(struct vm *vm, struct err *e)
 
 	pthread_mutex_lock(&vm->verbs);
 	ret = check_may_run(vm, e);
+	if (ret == 0)
+		ret = mem_slots_await(vm->slots, e);
 	if (ret == 0 && vm_status(vm) != VM_RUNNING)
 		start(vm, true);
 	pthread_mutex_unlock(&vm->verbs);

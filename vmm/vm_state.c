@@ -292,6 +292,8 @@ static int load_locked(struct vm *vm, const uint8_t *data, size_t len, struct er
 
 	if (vm_status(vm) == VM_RUNNING || !vm->quiesced)
 		return err_set(e, ERR_STATE, EBUSY, "the machine is running");
+	if (mem_slots_await(vm->slots, e) < 0)
+		return -e->code;
 	m = godwit__machine_state__unpack(NULL, len, data);
 	if (!m)
 		return err_set(e, ERR_STREAM, EBADMSG, "%zu bytes that are no MachineState", len);

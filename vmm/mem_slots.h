@@ -1,0 +1,33 @@
+/*
+ * Guest memory as KVM knows it: its memory slots, registered beside whatever else goes on.
+ *
+ * For a slot KVM allocates tables as long as the slot (reverse maps, page tracking: 10 bytes a
+ * page where it shadows page tables), so a big guest's takes long: 0.4 s for 64 GiB, seen on the
+ * machine of docs/performance.md. A destination need not wait for that before it takes pages,
+ * which come through the memory's file: only vCPUs, their state and dirty logging need the slots.
+ *
+ * KVM_SET_USER_MEMORY_REGION holds KVM's slots_lock all the while, so what else takes that lock
+ * (the in-kernel irqchip, ioeventfds) is best made before.
+ *
+ * Source: Documentation/virt/kvm/api.rst, 4.35 KVM_SET_USER_MEMORY_REGION.
+ */
+#pragma once
+
+#include <stdbool.h>
+
+#include "vmm/base/err.h"
+#include "vmm/mem.h"
+
+struct mem_slots;
+
+/* Begin to register all of @mem, which like @vm_fd is borrowed and outlives the slots. */
+int mem_slots_new(int vm_fd, const struct guest_mem *mem, struct mem_slots **out, struct err *e);
+/* Waits for the registration; KVM lets go of the memory when the VM is closed. NULL is fine. */
+void mem_slots_free(struct mem_slots *s);
+
+/* Wait until KVM has all of the memory: before anything that needs it. Cheap once it has. Any
+ * thread, any number of times; a failure is told each time. */
+int mem_slots_await(struct mem_slots *s, struct err *e);
+
+/* KVM_MEM_LOG_DIRTY_PAGES for all of the memory. One caller at a time. */
+int mem_slots_set_logging(struct mem_slots *s, bool on, struct err *e);
