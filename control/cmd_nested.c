@@ -164,12 +164,13 @@ int nested_probe(int argc, char **argv)
 	return caps.vendor == NESTED_NONE ? EXIT_FAILED : EXIT_OK;
 }
 
-/* ---- The three of them ---- */
+/* ---- All of them ---- */
 
 static const struct command commands[] = {
 	{"probe", "whether guests can be hypervisors here, and why not", nested_probe},
 	{"soak", "move a hypervisor with live guests again and again", nested_soak},
 	{"bench", "what an exit costs at L1 and at L2", nested_bench},
+	{"view", "what a running guest does as a hypervisor", nested_view_command},
 };
 
 #define NR_COMMANDS (sizeof(commands) / sizeof(commands[0]))

@@ -4,3 +4,4 @@
 int nested_probe(int argc, char **argv);
 int nested_soak(int argc, char **argv);
 int nested_bench(int argc, char **argv);
+int nested_view_command(int argc, char **argv);

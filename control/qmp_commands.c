@@ -188,6 +188,38 @@ static json_t *cmd_host_notes(const struct qmp_target *t, json_t *args, struct e
 	return json_pack("{s:s}", "notes", t->ops->host_notes(t->ctx));
 }
 
+static json_t *nested_to_json(uint32_t cpu, const struct nested_view *v)
+{
+	char text[200];
+	json_t *j;
+
+	nested_view_text(v, text, sizeof(text));
+	j = json_pack("{s:I,s:s,s:b,s:b,s:b,s:s}", "cpu-index", (json_int_t)cpu, "vendor",
+		      nested_vendor_name(v->vendor), "in-l2", v->in_l2, "entry-pending",
+		      v->run_pending, "gif", v->gif, "text", text);
+	if (v->vendor != NESTED_NONE && v->control_gpa != NESTED_NO_GPA)
+		json_object_set_new(j, "control-gpa", json_integer((json_int_t)v->control_gpa));
+	if (v->in_l2) {
+		json_object_set_new(j, "nested-paging", json_boolean(v->nested_paging));
+		json_object_set_new(j, "l1-rip", json_integer((json_int_t)v->l1_rip));
+	}
+	return j;
+}
+
+static json_t *cmd_nested(const struct qmp_target *t, json_t *args, struct err *e)
+{
+	struct nested_view views[VM_MAX_CPUS];
+	json_t *list;
+
+	(void)args;
+	if (t->ops->nested_views(t->ctx, views, e) < 0)
+		return NULL;
+	list = json_array();
+	for (uint32_t i = 0; i < t->ops->nr_cpus(t->ctx); i++)
+		json_array_append_new(list, nested_to_json(i, &views[i]));
+	return list;
+}
+
 static const struct qmp_arg announce_args[] = {{"initial", QMP_INT, true},
 					       {"max", QMP_INT, true},
 					       {"rounds", QMP_INT, true},
@@ -216,5 +248,6 @@ const struct qmp_command qmp_machine_commands[] = {
 	{"x-godwit-guest-memory", cmd_guest_memory, NULL},
 	{"x-godwit-guest-blackout", cmd_guest_blackout, NULL},
 	{"x-godwit-host-notes", cmd_host_notes, NULL},
+	{"x-godwit-nested", cmd_nested, NULL},
 	{NULL, NULL, NULL},
 };

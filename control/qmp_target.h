@@ -10,6 +10,7 @@
 
 #include "control/migration_settings.h"
 #include "migration/report.h"
+#include "nested/view.h"
 #include "vmm/base/err.h"
 #include "vmm/mem.h"
 #include "vmm/virtio/balloon.h"
@@ -44,6 +45,8 @@ struct qmp_target_ops {
 	int (*guest_memory)(void *ctx, struct guest_memory_view *out, struct err *e);
 	int (*guest_blackout)(void *ctx, struct guest_blackout *out, struct err *e);
 	const char *(*host_notes)(void *ctx);
+	/* nr_cpus of them into @views, at most VM_MAX_CPUS. */
+	int (*nested_views)(void *ctx, struct nested_view *views, struct err *e);
 
 	/* The live settings; changed in place while no migration is active. */
 	struct migration_settings *(*settings)(void *ctx);

@@ -194,6 +194,18 @@ static int op_guest_memory(void *ctx, struct guest_memory_view *out, struct err 
 	return 0;
 }
 
+static int op_nested_views(void *ctx, struct nested_view *views, struct err *e)
+{
+	struct session *s = ctx;
+	int ret = need_vm(s, e);
+
+	if (ret < 0)
+		return ret;
+	if (session_is_switching(s))
+		return switching(e);
+	return vm_nested_views(s->vm, views, e);
+}
+
 static int op_guest_blackout(void *ctx, struct guest_blackout *out, struct err *e)
 {
 	struct session *s = ctx;
@@ -271,6 +283,7 @@ const struct qmp_target_ops session_qmp_ops = {
 	.cpu_tid = op_cpu_tid,
 	.guest_memory = op_guest_memory,
 	.guest_blackout = op_guest_blackout,
+	.nested_views = op_nested_views,
 	.host_notes = op_host_notes,
 	.settings = op_settings,
 	.migrate_active = op_migrate_active,

@@ -21,6 +21,7 @@
 
 struct boot_image;
 struct disk;
+struct nested_view;
 struct vm;
 struct vcpu;
 
@@ -149,6 +150,10 @@ int vm_fd(const struct vm *vm);     /* KVM VM fd, for dirty trackers */
 int vm_kvm_fd(const struct vm *vm); /* /dev/kvm */
 uint32_t vm_nr_cpus(const struct vm *vm);
 struct vcpu *vm_vcpu(struct vm *vm, uint32_t i);
+
+/* What each vCPU does as a hypervisor, vm_nr_cpus() of them into @views. A guest that runs is held
+ * for as long as it takes to look. */
+int vm_nested_views(struct vm *vm, struct nested_view *views, struct err *e);
 /* Its virtio-blk disks (vmm/block/disk.h), in the order of their instances. */
 uint32_t vm_nr_disks(const struct vm *vm);
 struct disk *vm_disk(const struct vm *vm, uint32_t index);

@@ -6,6 +6,8 @@
 #include <string.h>
 
 #include "nested/caps.h"
+#include "nested/state.h"
+#include "nested/view.h"
 
 #define LEAF_SVM 0x8000000au
 
@@ -69,4 +71,43 @@ int vm_check_nested(const struct vm *vm, const Godwit__NestedCaps *m, struct err
 		return 0;
 	ret = nested_caps_wire_parse(m, &guest, e);
 	return ret < 0 ? ret : nested_caps_check(&guest, &vm->caps.nested, e);
+}
+
+static int view_cpu(int vcpu_fd, void *arg, struct err *e)
+{
+	struct nested_state s;
+	int ret = nested_state_save(vcpu_fd, &s, e);
+
+	if (ret == 0)
+		nested_view_decode(&s, arg);
+	return ret;
+}
+
+static int view_cpus(struct vm *vm, struct nested_view *views, struct err *e)
+{
+	int ret = 0;
+
+	for (uint32_t i = 0; i < vm->nr_cpus && ret == 0; i++) {
+		views[i] = (struct nested_view){.vendor = NESTED_NONE};
+		if (vm->caps.nested.vendor != NESTED_NONE)
+			ret = vcpu_call(vm->cpus[i].vcpu, view_cpu, &views[i], e);
+	}
+	return ret;
+}
+
+int vm_nested_views(struct vm *vm, struct nested_view *views, struct err *e)
+{
+	bool running;
+	int ret = 0;
+
+	pthread_mutex_lock(&vm->verbs);
+	running = vm_status(vm) == VM_RUNNING;
+	if (running)
+		ret = vm_stop_locked(vm, e);
+	if (ret == 0)
+		ret = view_cpus(vm, views, e);
+	if (running)
+		vm_start_locked(vm);
+	pthread_mutex_unlock(&vm->verbs);
+	return ret < 0 ? err_prefix(e, "looking at nested state") : 0;
 }

@@ -118,6 +118,21 @@ static inline int fake_guest_memory(void *ctx, struct guest_memory_view *out, st
 	return fake_refuses(ctx, e);
 }
 
+static inline int fake_nested_views(void *ctx, struct nested_view *views, struct err *e)
+{
+	(void)ctx;
+	(void)e;
+	for (uint32_t i = 0; i < fake_nr_cpus(ctx); i++)
+		views[i] = (struct nested_view){.vendor = NESTED_NONE};
+	views[0] = (struct nested_view){.vendor = NESTED_SVM,
+					.in_l2 = true,
+					.gif = true,
+					.vmxon_gpa = NESTED_NO_GPA,
+					.control_gpa = 0x3000,
+					.l1_rip = 0x104198};
+	return 0;
+}
+
 static inline int fake_guest_blackout(void *ctx, struct guest_blackout *out, struct err *e)
 {
 	*out = (struct guest_blackout){.present = true, .gap_ns = 5, .precopy_max_ns = 3};
@@ -189,6 +204,7 @@ static const struct qmp_target_ops fake_ops = {
 	.cpu_tid = fake_cpu_tid,
 	.guest_memory = fake_guest_memory,
 	.guest_blackout = fake_guest_blackout,
+	.nested_views = fake_nested_views,
 	.host_notes = fake_host_notes,
 	.settings = fake_settings,
 	.migrate_active = fake_migrate_active,

@@ -132,6 +132,18 @@ static void test_machine_queries(void **state)
 	       "{\"return\":{\"gap_ns\":5,\"precopy_max_ns\":3,\"present\":true}}");
 }
 
+static void test_nested(void **state)
+{
+	(void)state;
+	expect("{\"execute\":\"x-godwit-nested\"}",
+	       "{\"return\":[{\"control-gpa\":12288,\"cpu-index\":0,\"entry-pending\":false,"
+	       "\"gif\":"
+	       "true,\"in-l2\":true,\"l1-rip\":1065368,\"nested-paging\":false,\"text\":\"SVM: in "
+	       "L2, VMCB at 0x3000, shadow paging, L1 goes on at 0x104198\",\"vendor\":\"SVM\"},"
+	       "{\"cpu-index\":1,\"entry-pending\":false,\"gif\":false,\"in-l2\":false,\"text\":"
+	       "\"no nesting\",\"vendor\":\"none\"}]}");
+}
+
 static void test_cpus(void **state)
 {
 	json_t *answer = ask("{\"execute\":\"query-cpus-fast\"}");
@@ -252,6 +264,7 @@ int main(void)
 		cmocka_unit_test_setup(test_any_id_comes_back, setup),
 		cmocka_unit_test_setup(test_machine_queries, setup),
 		cmocka_unit_test_setup(test_cpus, setup),
+		cmocka_unit_test_setup(test_nested, setup),
 		cmocka_unit_test_setup(test_verbs_reach_the_machine, setup),
 		cmocka_unit_test_setup(test_every_command_survives_every_argument, setup),
 		cmocka_unit_test_setup(test_too_long, setup),
