@@ -6,6 +6,7 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "control/command.h"
 #include "control/nested_commands.h"
@@ -78,6 +79,59 @@ static int take_table(struct bench *b, const char *serial, const char *name, str
 	return ret;
 }
 
+/* A table takes its time: on a terminal, say what is on. */
+static void announce(const char *what)
+{
+	if (isatty(STDERR_FILENO))
+		fprintf(stderr, "measuring: %s\n", what);
+}
+
+/* ---- What would fail after all the measuring ---- */
+
+static bool is_program(const char *name)
+{
+	const char *at = getenv("PATH");
+	char path[PATH_MAX];
+
+	if (strchr(name, '/'))
+		return access(name, X_OK) == 0;
+	for (; at && *at; at += *at == ':') {
+		size_t len = strcspn(at, ":");
+
+		snprintf(path, sizeof(path), "%.*s/%s", (int)len, at, name);
+		if (access(path, X_OK) == 0)
+			return true;
+		at += len;
+	}
+	return false;
+}
+
+static int check_writable(const char *option, const char *path, struct err *e)
+{
+	FILE *f = path ? fopen(path, "ae") : NULL;
+
+	if (f)
+		fclose(f);
+	if (f || !path)
+		return 0;
+	return err_set(e, ERR_USAGE, errno, "%s %s: %s", option, path, strerrordesc_np(errno));
+}
+
+static int check_options(const struct bench_options *o, struct err *e)
+{
+	if (o->qemu && !is_program(o->qemu))
+		return err_set(e, ERR_USAGE, ENOENT, "--qemu %s: no such program", o->qemu);
+	if (o->plot && strchr(o->plot, '\''))
+		return err_set(e, ERR_USAGE, EINVAL, "--plot %s: gnuplot takes no name with a '",
+			       o->plot);
+	if (o->plot && !is_program("gnuplot"))
+		return err_set(e, ERR_USAGE, ENOENT,
+			       "--plot needs gnuplot: apt-get install gnuplot-nox");
+	if (check_writable("--plot", o->plot, e) < 0)
+		return -e->code;
+	return check_writable("--save", o->save, e);
+}
+
 /* ---- Here ---- */
 
 static int measure(struct bench *b, struct lab *lab, const char *name, struct err *e)
@@ -106,6 +160,7 @@ static int migrate_and_measure(struct bench *b, struct lab *lab, struct err *e)
 	struct lab_move m;
 	int ret;
 
+	announce("godwit, migrated");
 	migration_params_init(&params);
 	ret = lab_move(lab, &params, &m, e);
 	if (ret == 0)
@@ -126,8 +181,10 @@ static int bench_godwit(struct bench *b, struct err *e)
 				    .bad = "FAILED",
 				    .patience_ns = b->o.patience_ns};
 	struct lab *lab;
-	int ret = lab_new(&config, &lab, e);
+	int ret;
 
+	announce("godwit");
+	ret = lab_new(&config, &lab, e);
 	if (ret < 0)
 		return ret;
 	ret = measure(b, lab, "godwit", e);
@@ -148,8 +205,10 @@ static int bench_qemu(struct bench *b, struct err *e)
 					 .end = BENCH_END,
 					 .patience_ns = b->o.patience_ns};
 	char *serial = NULL;
-	int ret = nested_qemu_run(&qemu, &serial, e);
+	int ret;
 
+	announce("qemu");
+	ret = nested_qemu_run(&qemu, &serial, e);
 	if (ret == 0)
 		ret = take_table(b, serial, "qemu", e);
 	free(serial);
@@ -158,8 +217,10 @@ static int bench_qemu(struct bench *b, struct err *e)
 
 static int bench(struct bench *b, struct err *e)
 {
-	int ret = 0;
+	int ret = check_options(&b->o, e);
 
+	if (ret < 0)
+		return ret;
 	if (b->o.kernel)
 		snprintf(b->kernel, sizeof(b->kernel), "%s", b->o.kernel);
 	else

@@ -26,6 +26,9 @@ sed -n '/^$/,$p' "$work/output" | sed 's/^/    /'
 expect "more, by clear-log, shadow paging only" \
 	run soak --count $((count / 2)) --patience "$patience" --dirty clear-log --seed 2 \
 	--append "l1.mode=work l1.guests=2 l1.npt=0 fill=4M ws=1M rate=300 gap=1000 longgap=5000 quiet=1"
+expect "no exit table for a file that cannot be written" \
+	grep -q "/nowhere/x: No such file" <(run bench --save /nowhere/x; cat "$work/output")
+expect "nor for a QEMU that is not there" grep -q "no such program" <(run bench --qemu /nowhere; cat "$work/output")
 expect "the exit table, before and after a migration" run bench --rounds 64 --patience "$patience"
 sed 's/^/    /' "$work/output"
 expect "the table is whole" test "$(grep -cE '^  [a-z-]+ +[0-9]+ +[0-9]+ ' "$work/output")" = 18
