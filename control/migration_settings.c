@@ -2,8 +2,7 @@
 
 void migration_settings_init(struct migration_settings *s)
 {
-	*s = (struct migration_settings){
-		.events = true, .multifd_channels = 2, .announce = ANNOUNCE_DEFAULTS};
+	*s = (struct migration_settings){.events = true, .multifd_channels = 2};
 	migration_params_init(&s->params);
 }
 

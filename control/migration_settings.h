@@ -9,14 +9,12 @@
 #include <stdint.h>
 
 #include "migration/params.h"
-#include "vmm/net/net_announce.h"
 
 struct migration_settings {
 	struct migration_params params; /* nr_channels is not used: see below */
 	bool events;                    /* capability: MIGRATION and MIGRATION_PASS events */
 	bool multifd;                   /* capability: more than one channel */
 	uint32_t multifd_channels;
-	struct announce_params announce; /* of guests that arrive */
 };
 
 void migration_settings_init(struct migration_settings *s);

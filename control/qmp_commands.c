@@ -118,7 +118,7 @@ static json_t *cmd_announce_self(const struct qmp_target *t, json_t *args, struc
 	ret = qmp_parameters_set(&settings, parameters, e);
 	json_decref(parameters);
 	if (!ret)
-		ret = t->ops->announce(t->ctx, &settings.announce, e);
+		ret = t->ops->announce(t->ctx, &settings.params.announce, e);
 	return done_or_null(ret);
 }
 

@@ -97,10 +97,10 @@ struct parameter {
 		QMP_INT, SETTING(member), sizeof(uint64_t), NS_PER_MS, low, 2000000, \
 			"an integer in the range of " #low " to (2000 * 1000) ms"    \
 	}
-#define ANNOUNCE_PARAMETER(member, low, high)                                      \
-	{                                                                          \
-		QMP_INT, SETTING(announce.member), sizeof(uint32_t), 1, low, high, \
-			"a value between " #low " and " #high                      \
+#define ANNOUNCE_PARAMETER(member, low, high)                                             \
+	{                                                                                 \
+		QMP_INT, SETTING(params.announce.member), sizeof(uint32_t), 1, low, high, \
+			"a value between " #low " and " #high                             \
 	}
 #define PERCENT_PARAMETER(member)                                                           \
 	{                                                                                   \

@@ -168,7 +168,7 @@ int session_listen(struct session *s, const char *uri_text, struct err *e)
 		.fault = s->config.fault,
 		.rdma_pin_bytes = s->settings.params.rdma_pin_bytes,
 		.rdma_fallback = s->settings.params.rdma_fallback,
-		.announce = s->settings.announce,
+		.announce = s->settings.params.announce,
 	};
 	struct uri uri;
 	int ret;

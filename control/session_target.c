@@ -74,7 +74,7 @@ static int resume(struct session *s, bool force, struct err *e)
 		ret = vm_resume(s->vm, e);
 	/* The destination may have told the network that the guest is there. */
 	if (!ret && force)
-		vm_announce(s->vm, &s->settings.announce);
+		vm_announce(s->vm, &s->settings.params.announce);
 	pthread_mutex_unlock(&s->switchover);
 	return ret;
 }

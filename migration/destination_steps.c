@@ -286,6 +286,9 @@ static int begin_round(struct migration_destination *d, struct err *e)
 	r->number = round->number;
 	r->dirty_pages = round->pages;
 	pthread_mutex_unlock(&d->lock);
+	/* The guest has been paused: who asks it something now may be answered by it here. */
+	if (d->last_round_seen && d->config.announce.rounds)
+		vm_attract(d->vm);
 	if (d->config.events.on_round)
 		d->config.events.on_round(d->config.events.ctx, round->number);
 	protobuf_c_message_free_unpacked(m, NULL);

@@ -24,6 +24,7 @@ void migration_params_init(struct migration_params *p)
 		.throttle_max = 99,
 		.connect_timeout_ns = 10 * NS_PER_S,
 		.stall_timeout_ns = 20 * NS_PER_S,
+		.announce = ANNOUNCE_DEFAULTS,
 	};
 }
 

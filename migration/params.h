@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "vmm/base/err.h"
+#include "vmm/net/net_announce.h"
 
 #define MIGRATION_MAX_CHANNELS 16
 #define MIGRATION_RDMA_PIN     (1ull << 30) /* the default budget */
@@ -32,6 +33,9 @@ struct migration_params {
 	bool rdma_fallback;      /* go on over TCP when RDMA does not work; default no */
 	const struct verbs_ops *verbs; /* NULL: the system's; tests bring their own */
 	uint64_t stall_timeout_ns; /* no progress for that long fails the migration; default 20 s */
+	/* How networks are told that a guest arrived, or stays here after all; default
+	 * ANNOUNCE_DEFAULTS */
+	struct announce_params announce;
 };
 
 void migration_params_init(struct migration_params *p);

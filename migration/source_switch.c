@@ -36,6 +36,8 @@ void source_undo_pause(struct migration_source *s)
 	s->paused = false;
 	if (vm_status(s->vm) == VM_FINISH_MIGRATE)
 		vm_set_status(s->vm, VM_PAUSED);
+	/* The destination may have drawn its frames away. */
+	vm_announce(s->vm, &s->params.announce);
 	if (s->was_running && vm_status(s->vm) == VM_PAUSED && vm_resume(s->vm, &e) < 0)
 		log_error("the guest cannot be resumed here: %s", e.msg);
 }

@@ -97,6 +97,10 @@ struct announce_params;
  * it runs. Any thread. */
 void vm_announce(struct vm *vm, const struct announce_params *p);
 
+/* The guest stands still where it was: have the networks bring its frames here, where they wait for
+ * it. Before its state is loaded; if it goes on where it was, vm_announce() there. Any thread. */
+void vm_attract(struct vm *vm);
+
 /* Press the power button (ACPI); the guest decides what to do. */
 void vm_powerdown(struct vm *vm);
 

@@ -91,11 +91,23 @@ uint32_t vm_list_virtio(const struct vm *vm, struct acpi_mmio_device *out)
 	return vm->nr_virtio;
 }
 
+static bool is_net(const struct device *d)
+{
+	return !strcmp(d->ops->type, "virtio-net");
+}
+
 void vm_announce(struct vm *vm, const struct announce_params *p)
 {
 	for (uint32_t i = 0; i < vm->nr_virtio; i++)
-		if (!strcmp(vm->virtio[i]->ops->type, "virtio-net"))
+		if (is_net(vm->virtio[i]))
 			virtio_net_announce(virtio_mmio_kind(vm->virtio[i]), p);
+}
+
+void vm_attract(struct vm *vm)
+{
+	for (uint32_t i = 0; i < vm->nr_virtio; i++)
+		if (is_net(vm->virtio[i]))
+			virtio_net_attract(virtio_mmio_kind(vm->virtio[i]));
 }
 
 /* ---- For the peer ---- */

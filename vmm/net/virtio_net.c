@@ -133,6 +133,7 @@ static void start(struct virtio_kind *k)
 	struct err e = ERR_INIT;
 
 	net->started = true;
+	net->attracted = false;
 	net_apply(net);
 	if (io_thread_watch(virtio_io(k->transport), &net->again, EPOLLIN, &e) < 0)
 		log_warning("%s: %s", net->backend->name, e.msg);

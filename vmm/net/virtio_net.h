@@ -24,3 +24,11 @@ int virtio_net_new(const char *spec, uint32_t instance, const struct virtio_face
  * the I/O thread.
  */
 void virtio_net_announce(struct virtio_kind *kind, const struct announce_params *p);
+
+/*
+ * The guest stands still where it was, and is to run here: RARP draws its frames to this back end,
+ * where they wait until the card starts. What was heard before was for the guest elsewhere and is
+ * forgotten. If the guest stays where it was, it has to be announced there. For a card that has not
+ * been started; any thread but the I/O thread.
+ */
+void virtio_net_attract(struct virtio_kind *kind);

@@ -62,6 +62,7 @@ struct virtio_net {
 	uint8_t factory_mac[NET_MAC_BYTES]; /* what a reset brings back */
 	bool started;
 	bool unplugged; /* the back end is gone for good */
+	bool attracted; /* what the back end hears is the guest's, though it is not here yet */
 	uint32_t nr_pairs;
 	bool offloads_chosen;     /* by the driver, through the control queue; else as negotiated */
 	uint64_t chosen_offloads; /* feature bits VIRTIO_NET_F_GUEST_... */

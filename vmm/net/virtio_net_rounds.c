@@ -128,3 +128,23 @@ void virtio_net_announce(struct virtio_kind *kind, const struct announce_params 
 
 	io_thread_call(virtio_io(kind->transport), begin, &job, &ignored);
 }
+
+/* ---- Before the guest is here ---- */
+
+static int attract(void *ctx, struct err *e)
+{
+	struct virtio_net *net = ctx;
+
+	(void)e;
+	net_rx_discard(net);
+	net->attracted = true;
+	speak(net);
+	return 0;
+}
+
+void virtio_net_attract(struct virtio_kind *kind)
+{
+	struct err ignored = ERR_INIT;
+
+	io_thread_call(virtio_io(kind->transport), attract, net_of(kind), &ignored);
+}

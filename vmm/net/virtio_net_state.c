@@ -115,8 +115,8 @@ int net_load(struct virtio_kind *k, uint32_t version, const uint8_t *data, size_
 	if (!ret)
 		assign(net, (const Godwit__VirtioNetState *)m);
 	protobuf_c_message_free_unpacked(m, NULL);
-	/* Frames that came until now were for the guest where it was. */
-	if (!ret)
+	/* Frames that came unasked were for the guest where it was. */
+	if (!ret && !net->attracted)
 		net_rx_discard(net);
 	return ret;
 }

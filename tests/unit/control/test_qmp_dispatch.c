@@ -232,7 +232,7 @@ static void test_announce_self(void **state)
 	assert_int_equal(fake.announced.initial_ms, 1);
 	assert_int_equal(fake.announced.rounds, 2);
 	assert_int_equal(fake.announced.step_ms, 7);
-	assert_int_equal(fake.settings.announce.initial_ms, 50);
+	assert_int_equal(fake.settings.params.announce.initial_ms, 50);
 	expect_error("{\"execute\":\"announce-self\",\"arguments\":{\"rounds\":1001}}",
 		     "GenericError",
 		     "Parameter 'announce-rounds' expects a value between 0 and 1000");

@@ -121,39 +121,6 @@ static void test_unsent_frames_are_sent_there(void **state)
 	driver_fini(&b);
 }
 
-/* Frames that the destination's tap heard while the guest was elsewhere are not the guest's. */
-static void test_stale_frames_are_forgotten(void **state)
-{
-	struct driver a;
-	struct driver b;
-	struct virtio_face face;
-	struct buf s = BUF_INIT;
-	struct err e = ERR_INIT;
-
-	(void)state;
-	begin(&a);
-	driver_give(&a, 0, 0, 50, 2048);
-	assert_int_equal(a.dev->ops->quiesce(a.dev, &e), 0);
-	virtio_mmio_face(a.dev, &face);
-	dev_save(a.dev, &s);
-	driver_init(&b, "", &face);
-	assert_int_equal(b.dev->ops->quiesce(b.dev, &e), 0);
-	memcpy(driver_at(&b, 0, FAKE_MEMORY_BYTES), driver_at(&a, 0, FAKE_MEMORY_BYTES),
-	       FAKE_MEMORY_BYTES);
-	memcpy(b.queues, a.queues, sizeof(b.queues));
-	cable_send(&b, 100, 1);
-	assert_int_equal(dev_load(b.dev, &s, &e), 0);
-	cable_send(&b, 200, 2);
-	b.dev->ops->unquiesce(b.dev);
-	driver_wait_used(&b, 0, NULL);
-	frame_make(bytes, 200, 2);
-	assert_memory_equal(driver_at(&b, driver_buffer(0, 0) + NET_HDR_BYTES, 200),
-			    bytes + NET_HDR_BYTES, 200);
-	buf_fini(&s);
-	driver_fini(&a);
-	driver_fini(&b);
-}
-
 static void test_what_the_driver_set_moves(void **state)
 {
 	static const uint8_t mac[] = {0x52, 0x54, 0, 0, 0, 9};
@@ -219,6 +186,80 @@ static uint16_t next_announcement(struct driver *d)
 
 	assert_int_equal(n, NET_HDR_BYTES + ANNOUNCE_FRAME_BYTES);
 	return (uint16_t)(bytes[NET_HDR_BYTES + 12] << 8 | bytes[NET_HDR_BYTES + 13]);
+}
+
+/* @b is to become @a, which is paused: all but its state is there. */
+static void prepare(struct driver *a, struct driver *b, struct buf *state)
+{
+	struct virtio_face face;
+	struct err e = ERR_INIT;
+
+	assert_int_equal(a->dev->ops->quiesce(a->dev, &e), 0);
+	virtio_mmio_face(a->dev, &face);
+	dev_save(a->dev, state);
+	driver_init(b, "", &face);
+	assert_int_equal(b->dev->ops->quiesce(b->dev, &e), 0);
+	memcpy(driver_at(b, 0, FAKE_MEMORY_BYTES), driver_at(a, 0, FAKE_MEMORY_BYTES),
+	       FAKE_MEMORY_BYTES);
+	memcpy(b->queues, a->queues, sizeof(b->queues));
+}
+
+/* The first frame that the driver gets is the one of @len bytes. */
+static void expect_first(struct driver *d, size_t len)
+{
+	assert_int_equal(driver_wait_used(d, 0, NULL), 0);
+	frame_make(bytes, len, 2);
+	assert_memory_equal(driver_at(d, driver_buffer(0, 0) + NET_HDR_BYTES, len),
+			    bytes + NET_HDR_BYTES, len);
+}
+
+/* Frames that the destination's tap heard while the guest was elsewhere are not the guest's. */
+static void test_stale_frames_are_forgotten(void **state)
+{
+	struct driver a;
+	struct driver b;
+	struct buf s = BUF_INIT;
+	struct err e = ERR_INIT;
+
+	(void)state;
+	begin(&a);
+	driver_give(&a, 0, 0, 50, 2048);
+	prepare(&a, &b, &s);
+	cable_send(&b, 100, 1);
+	assert_int_equal(dev_load(b.dev, &s, &e), 0);
+	cable_send(&b, 200, 2);
+	b.dev->ops->unquiesce(b.dev);
+	expect_first(&b, 200);
+	buf_fini(&s);
+	driver_fini(&a);
+	driver_fini(&b);
+}
+
+/* Once it has asked for them, frames wait for the guest. */
+static void test_attracted_frames_wait(void **state)
+{
+	struct driver a;
+	struct driver b;
+	struct buf s = BUF_INIT;
+	struct err e = ERR_INIT;
+
+	(void)state;
+	begin(&a);
+	driver_give(&a, 0, 0, 50, 2048);
+	prepare(&a, &b, &s);
+	cable_send(&b, 100, 1);
+	virtio_net_attract(virtio_mmio_kind(b.dev));
+	assert_int_equal(next_announcement(&b), ETHERTYPE_REVARP);
+	assert_memory_equal(bytes + NET_HDR_BYTES + ETH_ALEN, "\x52\x54\0\0\0\1", ETH_ALEN);
+	cable_send(&b, 200, 2);
+	assert_int_equal(dev_load(b.dev, &s, &e), 0);
+	cable_send(&b, 300, 3);
+	b.dev->ops->unquiesce(b.dev);
+	expect_first(&b, 200);
+	assert_int_equal(driver_wait_used(&b, 0, NULL), 1);
+	buf_fini(&s);
+	driver_fini(&a);
+	driver_fini(&b);
 }
 
 static void say_arp(struct driver *d)
@@ -293,6 +334,7 @@ int main(void)
 		cmocka_unit_test(test_source_goes_on),
 		cmocka_unit_test(test_unsent_frames_are_sent_there),
 		cmocka_unit_test(test_stale_frames_are_forgotten),
+		cmocka_unit_test(test_attracted_frames_wait),
 		cmocka_unit_test(test_what_the_driver_set_moves),
 		cmocka_unit_test(test_faces_that_do_not_fit),
 		cmocka_unit_test(test_announced_in_rounds),
