@@ -87,10 +87,13 @@ struct order {
 static void slow_listener(void *ctx, const struct vm_event *ev)
 {
 	struct order *o = ctx;
+	unsigned int nr;
 
 	if (ev->type == VM_EVENT_RUNNING)
 		usleep(20000); /* the guest has ended by now */
-	o->heard[atomic_fetch_add(&o->nr, 1) % 4] = ev->type;
+	nr = atomic_load(&o->nr);
+	o->heard[nr % 4] = ev->type;
+	atomic_store(&o->nr, nr + 1);
 }
 
 static void that_it_runs_is_told_before_what_it_does(void **state)
