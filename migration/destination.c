@@ -10,6 +10,7 @@
 #include "migration/destination_internal.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/log.h"
+#include "vmm/base/priority.h"
 #include "vmm/boot/image.h"
 
 struct destination_step {
@@ -182,6 +183,7 @@ static void *destination_main(void *arg)
 	if (walk(d, &d->failure) == 0) {
 		conclude(d, MIGRATION_COMPLETED);
 		destination_report_blackout(d);
+		thread_step_back();
 		destination_settle_disks(d, NS_PER_S);
 		free_receivers(d);
 	} else {

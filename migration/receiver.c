@@ -11,6 +11,7 @@
 #include "migration/codec.h"
 #include "migration/page_writer.h"
 #include "proto/batch.h"
+#include "vmm/base/priority.h"
 
 /* Runs from here on go from the socket into the memfd by splice: new pages are neither faulted in
  * nor zeroed first. Shorter ones are cheaper through the mapping, many at a time. */
@@ -321,6 +322,7 @@ static bool has_all(struct receiver *r)
 /* A thread's end takes its time, which is the guest's where processors are few. */
 static void await_dismissal(struct receiver *r)
 {
+	thread_step_back();
 	pthread_mutex_lock(&r->lock);
 	while (!r->dismissed)
 		pthread_cond_wait(&r->changed, &r->lock);

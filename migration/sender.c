@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "migration/zero_page.h"
+#include "vmm/base/priority.h"
 
 struct sender {
 	/* immutable after new */
@@ -198,6 +199,7 @@ static void *sender_main(void *arg)
 		pthread_mutex_lock(&s->lock);
 	}
 	pthread_mutex_unlock(&s->lock);
+	thread_step_back(); /* ending takes its time, too */
 	return NULL;
 }
 

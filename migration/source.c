@@ -8,6 +8,7 @@
 #include "migration/source_internal.h"
 #include "proto/stream.pb-c.h"
 #include "vmm/base/clock.h"
+#include "vmm/base/priority.h"
 
 struct source_step {
 	enum migration_phase phase;
@@ -143,6 +144,7 @@ static void succeed(struct migration_source *s)
 	source_release_disks(s);
 	conclude(s, MIGRATION_COMPLETED);
 	await_blackout(s);
+	thread_step_back(); /* the guest may be on this host still */
 	undo(s);
 }
 
