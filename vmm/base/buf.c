@@ -4,6 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Most are a device's state: less than this, and a page of new memory for each would be noticed in
+ * a blackout. */
+#define FIRST_BYTES 512
+
 void buf_fini(struct buf *b)
 {
 	free(b->data);
@@ -25,7 +29,7 @@ int buf_reserve(struct buf *b, size_t len, struct err *e)
 			       b->len, len, BUF_MAX_BYTES >> 20);
 	if (b->cap - b->len >= len)
 		return 0;
-	want = b->cap ? b->cap : 4096;
+	want = b->cap ? b->cap : FIRST_BYTES;
 	while (want < b->len + len)
 		want *= 2;
 	data = realloc(b->data, want);
