@@ -177,7 +177,8 @@ int bench_plot(const char *path, const struct bench_run *runs, uint32_t nr, stru
 		return err_sys(e, "--plot: cannot start gnuplot");
 	fprintf(out,
 		"set terminal svg size 900,480\nset output '%s'\nset style data histograms\n"
-		"set style fill solid\nset logscale y\nset ylabel 'cycles for one operation'\n"
+		"set style fill solid\nset logscale y\nset format y '10^{%%L}'\nset ylabel 'cycles "
+		"for one operation'\n"
 		"set grid ytics\n"
 		"set xtics rotate by -30\nset key outside top center horizontal\nplot ",
 		path);
