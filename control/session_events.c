@@ -36,7 +36,18 @@ int session_reset(struct session *s, bool guest, struct err *e)
 	return 0;
 }
 
-static void guest_reset(struct session *s)
+static int wake(struct session *s, struct err *e)
+{
+	int ret = vm_wake(s->vm, e);
+
+	if (ret < 0)
+		return ret;
+	qmp_server_event(s->qmp, "WAKEUP", NULL);
+	return 0;
+}
+
+/* A reset the guest asked for, or its wake-up. */
+static void guest_restart(struct session *s, enum vm_event_type type)
 {
 	struct err e = ERR_INIT;
 	bool later;
@@ -45,13 +56,14 @@ static void guest_reset(struct session *s)
 	pthread_mutex_lock(&s->switchover);
 	later = s->outgoing == MIGRATION_DEVICE;
 	if (!later)
-		ret = session_reset(s, true, &e);
+		ret = type == VM_EVENT_WAKE ? wake(s, &e) : session_reset(s, true, &e);
 	pthread_mutex_unlock(&s->switchover);
 	if (later) {
 		s->has_deferred = true;
-		s->deferred = (struct vm_event){.type = VM_EVENT_RESET};
+		s->deferred = (struct vm_event){.type = type};
 	} else if (ret < 0) {
-		err_prefix(&e, "the guest asked for a reset");
+		err_prefix(&e, "the guest asked for %s",
+			   type == VM_EVENT_WAKE ? "waking" : "a reset");
 		fail(s, e.msg);
 	}
 }
@@ -72,7 +84,11 @@ static void act(struct session *s, const struct vm_event *ev)
 		qmp_server_event(s->qmp, "STOP", NULL);
 		return;
 	case VM_EVENT_RESET:
-		guest_reset(s);
+	case VM_EVENT_WAKE:
+		guest_restart(s, ev->type);
+		return;
+	case VM_EVENT_SUSPEND:
+		qmp_server_event(s->qmp, "SUSPEND", NULL);
 		return;
 	case VM_EVENT_POWEROFF:
 		shut_down(s, EXIT_OK);

@@ -17,6 +17,7 @@
 #define EFER_LMA 0x400ull
 
 #define RFLAGS_RESERVED 0x2ull
+#define REAL_MODE_END   0x100000u
 
 /*
  * Where the guest's TSC starts. Not 0: KVM takes a write of 0 for a CPU that has just been made
@@ -141,4 +142,27 @@ int cpu_enter_image(int fd, const struct vcpu_caps *caps, const struct guest_mem
 	s.flags = 0;
 	ret = vcpu_sregs_set(fd, caps, &s, e);
 	return ret < 0 ? ret : set_regs(fd, entry, e);
+}
+
+/* ACPI 6.4, 5.2.10: "CS = Physical address boundary >> 4, IP = Physical address & 0xf". */
+int cpu_enter_real_mode(int fd, const struct vcpu_caps *caps, uint32_t gpa, struct err *e)
+{
+	struct kvm_regs regs = {.rip = gpa & 0xf, .rflags = RFLAGS_RESERVED};
+	struct kvm_sregs2 s;
+	int ret;
+
+	if (gpa >= REAL_MODE_END)
+		return err_set(e, ERR_STATE, EINVAL,
+			       "0x%" PRIx32 " is no place for real-mode code: it ends at 1 MiB",
+			       gpa);
+	ret = vcpu_sregs_get(fd, caps, &s, e);
+	if (ret < 0)
+		return ret;
+	s.cs.selector = (uint16_t)(gpa >> 4);
+	s.cs.base = gpa & ~0xfu;
+	s.flags = 0;
+	ret = vcpu_sregs_set(fd, caps, &s, e);
+	if (ret < 0)
+		return ret;
+	return ioctl(fd, KVM_SET_REGS, &regs) < 0 ? err_sys(e, "KVM_SET_REGS for waking up") : 0;
 }

@@ -25,3 +25,7 @@ int cpu_reset(int vcpu_fd, const struct vcpu_caps *caps, const struct vcpu_state
  * do if it loaded the selectors 0x10 and 0x18. */
 int cpu_enter_image(int vcpu_fd, const struct vcpu_caps *caps, const struct guest_mem *mem,
 		    const struct boot_entry *entry, struct err *e);
+
+/* Put a reset vCPU 0 at @gpa in real mode, CS:IP as ACPI wants it of a waking vector: 16-byte
+ * paragraph and the rest. ERR_STATE if real mode cannot reach it. */
+int cpu_enter_real_mode(int vcpu_fd, const struct vcpu_caps *caps, uint32_t gpa, struct err *e);

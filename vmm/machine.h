@@ -12,10 +12,13 @@
 #include "vmm/device.h"
 #include "vmm/mem.h"
 
+/* Their numbers are in the migration stream: append only. */
 enum machine_request {
 	MACHINE_RESET,    /* the guest asked for a reset (i8042, 0xcf9, FADT reset register) */
 	MACHINE_POWEROFF, /* the guest entered S5 */
 	MACHINE_EXIT,     /* isa-debug-exit: `code` is the program's exit status */
+	MACHINE_SUSPEND,  /* the guest entered S3: no vCPU runs until MACHINE_WAKE */
+	MACHINE_WAKE,     /* something woke the guest; nothing happens unless it is suspended */
 };
 
 struct machine {
@@ -45,6 +48,7 @@ struct machine {
 #define BOARD_PM_CONTROL_PORT 0x604 /* PM1a control block, 2 bytes */
 #define BOARD_PM_TIMER_PORT   0x608 /* 4 bytes */
 #define BOARD_SCI_GSI         9
+#define BOARD_ACPI_S3_TYPE    1 /* the same of suspend-to-RAM, on machines that have it */
 #define BOARD_ACPI_S5_TYPE    5 /* SLP_TYPa of power-off: the _S5 package and PM1_CNT agree on it */
 /* With test devices only. */
 #define BOARD_FW_CFG_PORT     0x510

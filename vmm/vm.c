@@ -191,7 +191,8 @@ static int load_image(struct vm *vm, struct err *e)
 	struct acpi_mmio_device virtio[VIRTIO_MAX_DEVICES];
 	struct acpi_config acpi = {.nr_cpus = vm->config.nr_cpus,
 				   .devices = virtio,
-				   .nr_devices = vm_list_virtio(vm, virtio)};
+				   .nr_devices = vm_list_virtio(vm, virtio),
+				   .sleeps = vm->config.test_devices};
 	struct entry_job job = {.vm = vm};
 	uint64_t rsdp_gpa;
 	int ret = acpi_install(vm->mem, &acpi, &rsdp_gpa, e);
@@ -201,6 +202,13 @@ static int load_image(struct vm *vm, struct err *e)
 	if (ret == 0)
 		ret = vcpu_call(vm->cpus[0].vcpu, enter_image, &job, e);
 	return ret;
+}
+
+static void forget_request(struct vm *vm)
+{
+	pthread_mutex_lock(&vm->requests);
+	vm->request = (struct vm_request){.pending = false};
+	pthread_mutex_unlock(&vm->requests);
 }
 
 static int power_on(struct vm *vm, struct err *e)
@@ -215,9 +223,7 @@ static int power_on(struct vm *vm, struct err *e)
 		return ret;
 	for (uint32_t i = 0; i < vm->nr_devices; i++)
 		vm->devices[i]->ops->reset(vm->devices[i]);
-	pthread_mutex_lock(&vm->requests);
-	vm->request = (struct vm_request){.pending = false};
-	pthread_mutex_unlock(&vm->requests);
+	forget_request(vm);
 	return load_image(vm, e);
 }
 
@@ -243,7 +249,7 @@ int vm_boot(struct vm *vm, struct err *e)
 }
 
 /* If the guest asked, it asks again when it goes on, here or there. */
-static int refuse_reset(struct vm *vm, struct err *e)
+static int refuse_restart(struct vm *vm, struct err *e)
 {
 	pthread_mutex_lock(&vm->requests);
 	vm->request.announced = false;
@@ -252,13 +258,18 @@ static int refuse_reset(struct vm *vm, struct err *e)
 		       vm_status_name(vm_status(vm)));
 }
 
+static bool may_restart(enum vm_status status)
+{
+	return status != VM_POSTMIGRATE && status != VM_FINISH_MIGRATE && status != VM_INMIGRATE;
+}
+
 static int reset(struct vm *vm, struct err *e)
 {
 	enum vm_status before = vm_status(vm);
 	int ret;
 
-	if (before == VM_POSTMIGRATE || before == VM_FINISH_MIGRATE || before == VM_INMIGRATE)
-		return refuse_reset(vm, e);
+	if (!may_restart(before))
+		return refuse_restart(vm, e);
 	ret = check_image(vm, e);
 	if (ret < 0)
 		return ret;
@@ -277,6 +288,53 @@ int vm_reset(struct vm *vm, struct err *e)
 	ret = reset(vm, e);
 	pthread_mutex_unlock(&vm->verbs);
 	return ret < 0 ? err_prefix(e, "resetting the guest") : 0;
+}
+
+struct wake_job {
+	struct vm *vm;
+	uint32_t vector;
+};
+
+static int enter_real_mode(int fd, void *arg, struct err *e)
+{
+	struct wake_job *job = arg;
+
+	return cpu_enter_real_mode(fd, &job->vm->caps, job->vector, e);
+}
+
+static int wake(struct vm *vm, struct err *e)
+{
+	enum vm_status before = vm_status(vm);
+	struct wake_job job = {.vm = vm};
+	int ret;
+
+	if (!may_restart(before))
+		return refuse_restart(vm, e);
+	ret = vm_stop_locked(vm, e);
+	if (ret == 0)
+		ret = acpi_waking_vector(vm->mem, &job.vector, e);
+	if (ret == 0)
+		ret = vm_reset_cpus(vm, e);
+	if (ret == 0)
+		ret = vcpu_call(vm->cpus[0].vcpu, enter_real_mode, &job, e);
+	vm_set_status(vm, VM_PAUSED);
+	if (ret < 0)
+		return ret;
+	acpi_pm_wake(vm->acpi_pm);
+	forget_request(vm);
+	if (before == VM_RUNNING)
+		vm_start_locked(vm);
+	return 0;
+}
+
+int vm_wake(struct vm *vm, struct err *e)
+{
+	int ret;
+
+	pthread_mutex_lock(&vm->verbs);
+	ret = wake(vm, e);
+	pthread_mutex_unlock(&vm->verbs);
+	return ret < 0 ? err_prefix(e, "waking the guest") : 0;
 }
 
 void vm_powerdown(struct vm *vm)

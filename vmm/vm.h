@@ -65,6 +65,8 @@ enum vm_event_type {
 	VM_EVENT_RESET,
 	VM_EVENT_POWEROFF, /* guest asked for S5; vCPUs have stopped */
 	VM_EVENT_EXIT,     /* debug exit, code is the exit status; vCPUs have stopped */
+	VM_EVENT_SUSPEND,  /* guest entered S3; vCPUs have stopped */
+	VM_EVENT_WAKE,     /* it has been woken: vm_wake() is wanted */
 	VM_EVENT_ERROR,    /* a vCPU hit an internal error; vCPUs have stopped */
 };
 
@@ -90,6 +92,10 @@ int vm_boot(struct vm *vm, struct err *e);
  * was.
  */
 int vm_reset(struct vm *vm, struct err *e);
+
+/* VM_EVENT_WAKE: vCPUs to power-on, vCPU 0 in real mode at the waking vector the guest left in its
+ * FACS, resume if it was running. Memory and devices stay as they are. Refused as a reset is. */
+int vm_wake(struct vm *vm, struct err *e);
 
 struct announce_params;
 

@@ -79,7 +79,7 @@ static int make_exit_counter(struct vm *vm, struct err *e)
 int vm_add_devices(struct vm *vm, struct err *e)
 {
 	const struct machine *m = &vm->machine;
-	struct device *d = NULL;
+	struct device *d = NULL, *rtc = NULL;
 	int ret;
 
 	ret = vm_add_device(vm, pic_new(vm->fd, &d, e), &d, e);
@@ -90,11 +90,13 @@ int vm_add_devices(struct vm *vm, struct err *e)
 	if (ret == 0)
 		ret = vm_add_device(vm, make_uart(vm, &d, e), &d, e);
 	if (ret == 0)
-		ret = vm_add_device(vm, rtc_new(m, &d, e), &d, e);
+		ret = vm_add_device(vm, rtc_new(m, &rtc, e), &rtc, e);
 	if (ret == 0)
 		ret = vm_add_device(vm, i8042_new(m, &d, e), &d, e);
 	if (ret == 0)
 		ret = vm_add_device(vm, acpi_pm_new(m, &vm->acpi_pm, e), &vm->acpi_pm, e);
+	if (ret == 0 && vm->config.test_devices)
+		acpi_pm_add_sleep(vm->acpi_pm, rtc);
 	if (ret == 0)
 		ret = make_debug_exit(vm, e);
 	if (ret == 0)

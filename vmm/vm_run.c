@@ -68,23 +68,38 @@ static void announce(struct vm *vm, enum machine_request what, int code, const c
 		vm_set_status(vm, VM_SHUTDOWN);
 		vm_emit(vm, VM_EVENT_EXIT, code, text);
 		return;
+	case MACHINE_SUSPEND:
+		vm_emit(vm, VM_EVENT_SUSPEND, code, text);
+		return;
+	case MACHINE_WAKE:
+		vm_emit(vm, VM_EVENT_WAKE, code, text);
+		return;
 	}
 }
 
+static bool accepted(const struct vm_request *pending, enum machine_request what)
+{
+	if (what == MACHINE_WAKE)
+		return pending->pending && pending->what == MACHINE_SUSPEND;
+	return !pending->pending;
+}
+
 /* The first request wins; whoever comes later is parked like everybody else. Between this and the
- * controller's answer vm_start_locked() sees the request and lets no vCPU go on. */
+ * controller's answer vm_start_locked() sees the request and lets no vCPU go on; that a guest
+ * sleeps is such a request, which only its wake-up (or a reset) ends. */
 static void request(struct vm *vm, enum machine_request what, int code, const char *text)
 {
-	bool first;
+	bool mine;
 
 	pthread_mutex_lock(&vm->requests);
-	first = !vm->request.pending;
-	if (first)
+	mine = accepted(&vm->request, what);
+	if (mine)
 		vm->request = (struct vm_request){
 			.pending = true, .announced = true, .what = what, .code = code};
-	ask_all_to_pause(vm);
+	if (what != MACHINE_WAKE) /* the vCPUs of a guest that sleeps have stopped */
+		ask_all_to_pause(vm);
 	pthread_mutex_unlock(&vm->requests);
-	if (first)
+	if (mine)
 		announce(vm, what, code, text);
 }
 

@@ -173,7 +173,7 @@ static int check_devices(const struct vm *vm, const Godwit__MachineState *m, str
 
 static int check_request(const Godwit__MachineState *m, struct err *e)
 {
-	if (m->has_pending_request && m->pending_request > MACHINE_EXIT + 1)
+	if (m->has_pending_request && m->pending_request > MACHINE_WAKE + 1)
 		return err_set(e, ERR_STREAM, EBADMSG, "pending request %u", m->pending_request);
 	return 0;
 }

@@ -43,6 +43,17 @@ ap_gdt_pointer:
 	.long gdt
 ap_end:
 
+/* What the machine wakes up to, at 0x1000: exit status 3. */
+	.globl wake_start, wake_end
+	.code16
+wake_start:
+	mov $3, %eax
+	mov $0xf4, %dx
+	out %eax, %dx
+1:	hlt
+	jmp 1b
+wake_end:
+
 /* One stack serves all of them: they count themselves with one instruction and sleep. */
 	.code32
 ap_flat:

@@ -77,20 +77,38 @@ static uint32_t word_at(const char *p)
 	return value;
 }
 
-uint32_t acpi_pm_timer_port(void)
+static const char *find_fadt(void)
 {
 	const char *rsdp = find_rsdp(), *rsdt;
 
 	if (!rsdp)
-		return 0;
+		return NULL;
 	rsdt = (const char *)(uintptr_t)word_at(rsdp + 16);
 	for (uint32_t i = 36; i < word_at(rsdt + 4); i += 4) {
 		const char *table = (const char *)(uintptr_t)word_at(rsdt + i);
 
 		if (equal(table, "FACP", 4))
-			return word_at(table + 76);
+			return table;
 	}
-	return 0;
+	return NULL;
+}
+
+uint32_t acpi_pm_timer_port(void)
+{
+	const char *fadt = find_fadt();
+
+	return fadt ? word_at(fadt + 76) : 0;
+}
+
+struct acpi_sleep acpi_find_sleep(void)
+{
+	const char *fadt = find_fadt();
+
+	return (struct acpi_sleep){
+		.waking_vector = (uint32_t *)(uintptr_t)(word_at(fadt + 36) + 12),
+		.event_port = (uint16_t)word_at(fadt + 56),
+		.control_port = (uint16_t)word_at(fadt + 64),
+	};
 }
 
 /* The timer has 24 bits at least. */

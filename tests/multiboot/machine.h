@@ -106,6 +106,12 @@ void set_cmos(uint8_t reg, uint8_t value);
 
 /* The I/O port of the PM timer as the FADT has it; 0: no FADT was found. */
 uint32_t acpi_pm_timer_port(void);
+/* What sleeping takes: the FACS's waking vector and the PM1a blocks. The machine has a FADT. */
+struct acpi_sleep {
+	uint32_t *waking_vector;
+	uint16_t event_port, control_port;
+};
+struct acpi_sleep acpi_find_sleep(void);
 /* Let @ticks of the PM timer (3.579545 MHz) pass. */
 void pm_timer_wait(uint32_t ticks);
 

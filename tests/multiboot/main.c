@@ -2,7 +2,8 @@
  * Runs the checks that the command line names, or all of them, and ends the machine as
  * kvm-unit-tests do: with the number of failures through debug-exit, else through the power-off
  * port. Words with a meaning of their own: "exit=N" ends with N; "shutdown" leaves debug-exit out;
- * "reset" resets the machine by port 0xcf9 once, and counts in CMOS that it came back.
+ * "reset" resets the machine by port 0xcf9 once, and counts in CMOS that it came back; "sleep"
+ * sleeps (S3) until the clock's alarm and ends with 3.
  */
 #include "tests/multiboot/checks.h"
 #include "tests/multiboot/machine.h"
@@ -12,6 +13,9 @@
 #define RESET_PORT      0xcf9
 #define CMOS_RESETS     0x52
 #define CMOS_RESET_MARK 0xa5
+#define WAKING_VECTOR   0x1000
+
+extern char wake_start[], wake_end[];
 
 static size_t length(const char *text)
 {
@@ -95,6 +99,29 @@ static void reset_once(void)
 		__asm__ volatile("hlt");
 }
 
+static void copy(uint32_t to, const char *from, const char *end)
+{
+	while (from < end)
+		*(volatile char *)(uintptr_t)to++ = *from++;
+}
+
+/* Alarm every second, RTC_EN in PM1, SLP_TYP 1 and SLP_EN. */
+static void sleep(void)
+{
+	struct acpi_sleep a = acpi_find_sleep();
+
+	copy(WAKING_VECTOR, wake_start, wake_end);
+	*a.waking_vector = WAKING_VECTOR;
+	for (uint8_t alarm = 1; alarm <= 5; alarm += 2)
+		set_cmos(alarm, 0xc0);
+	cmos(0x0c);
+	set_cmos(0x0b, cmos(0x0b) | 0x20);
+	outw(a.event_port + 2, 0x0400);
+	outw(a.control_port, 0x2400);
+	pm_timer_wait(2 * 3579545);
+	print("FAIL sleep\n");
+}
+
 static void end(const char *line, uint32_t code)
 {
 	static const char word[] = "Shutdown";
@@ -118,6 +145,10 @@ void main(uint32_t magic, const struct boot_info *info)
 	}
 	if (find_word(line, "reset"))
 		reset_once();
+	if (find_word(line, "sleep")) {
+		sleep();
+		end(line, 99);
+	}
 	if (code || find_word(line, "shutdown"))
 		end(line, code ? (uint32_t)(*code - '0') : 0);
 	end(line, run_wanted(info, line));

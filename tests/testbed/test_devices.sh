@@ -49,6 +49,9 @@ expect "exit status 7 arrives as 15" ends_with 15 checks --append 'exit=7' --tes
 expect "Shutdown powers off" ends_with 0 checks --append shutdown --test-devices
 expect "a reset boots the image again" ends_with 1 checks --append 'reset exit=0' --test-devices
 expect "and it says so" grep -q '^ok reset' "$work/output"
+expect "S3 lasts until the clock's alarm, and wakes where the FACS says" ends_with 7 checks --append sleep --test-devices
+expect "also with several CPUs" ends_with 7 checks --append sleep --test-devices --cpus 3
+expect "without --test-devices there is no sleep" ends_with 199 checks --append sleep --debug-exit
 expect "without --test-devices there is no fw_cfg" ends_with 3 checks --append fw-cfg --debug-exit
 expect "nor an echo port" ends_with 3 checks --append echo-port --debug-exit
 expect "nor its memory" ends_with 3 checks --append test-memory --debug-exit

@@ -59,7 +59,8 @@ static int build_hardware(struct image *im, const struct acpi_config *config, st
 	rc = rc ? rc : end(im, acpi_append_dsdt(config, &im->bytes, e));
 	rc = rc ? rc : begin(im, "FACP", e);
 	rc = rc ? rc
-		: end(im, acpi_append_fadt(gpa_of(im, "FACS"), gpa_of(im, "DSDT"), &im->bytes, e));
+		: end(im, acpi_append_fadt(config, gpa_of(im, "FACS"), gpa_of(im, "DSDT"),
+					   &im->bytes, e));
 	rc = rc ? rc : begin(im, "APIC", e);
 	return rc ? rc : end(im, acpi_append_madt(config, &im->bytes, e));
 }
@@ -108,6 +109,24 @@ int acpi_install(struct guest_mem *mem, const struct acpi_config *config, uint64
 	*rsdp_gpa = ACPI_BASE;
 	buf_fini(&im.bytes);
 	return rc;
+}
+
+/* The FACS is the first table after the RSDP, see build(). */
+int acpi_waking_vector(const struct guest_mem *mem, uint32_t *gpa, struct err *e)
+{
+	const uint64_t facs = ACPI_BASE + TABLE_ALIGN;
+	uint32_t head[4]; /* signature, length, hardware signature, waking vector (5.2.10) */
+	int rc = guest_mem_read(mem, facs, head, sizeof(head), e);
+
+	if (rc)
+		return rc;
+	*gpa = head[3];
+	if (memcmp(head, "FACS", 4) != 0 || *gpa == 0)
+		return err_set(e, ERR_STATE, EINVAL,
+			       "the guest sleeps, but its FACS at 0x%" PRIx64
+			       " does not say where to wake it",
+			       facs);
+	return 0;
 }
 
 static int copy_out(const struct image *im, const char *signature, struct buf *out, struct err *e)

@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "vmm/base/buf.h"
@@ -25,11 +26,16 @@ struct acpi_config {
 	uint32_t nr_cpus; /* APIC IDs 0 to nr_cpus - 1 */
 	const struct acpi_mmio_device *devices;
 	uint32_t nr_devices;
+	bool sleeps; /* there is S3, which the power button and the clock's alarm end */
 };
 
 /* Write all tables into the BIOS area (0xe0000-0xfffff) and return where the RSDP is. */
 int acpi_install(struct guest_mem *mem, const struct acpi_config *config, uint64_t *rsdp_gpa,
 		 struct err *e);
+
+/* Where the guest wants to be woken: the FACS that acpi_install() has put into @mem says it, on
+ * this host or on the one the guest came from. ERR_STATE if the guest has left none there. */
+int acpi_waking_vector(const struct guest_mem *mem, uint32_t *gpa, struct err *e);
 
 /* One table's bytes, as acpi_install() writes them, appended to @out; for tests and `iasl -d`:
  * "RSD PTR ", "FACS", "DSDT", "FACP", "APIC", "XSDT", "RSDT". */

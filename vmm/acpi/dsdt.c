@@ -1,7 +1,7 @@
 /*
  * The DSDT: what a guest cannot find by the fixed tables alone. \_SB holds the CPUs, the serial
- * port, the clock and the list of memory-mapped devices; \_S5 says how to power off. The power
- * button is a fixed feature (FADT) and therefore not here.
+ * port, the clock and the list of memory-mapped devices; \_S5 says how to power off, \_S3 how to
+ * sleep where there is sleep. The power button is a fixed feature (FADT) and therefore not here.
  */
 #include <stdio.h>
 
@@ -62,14 +62,14 @@ static void add_mmio_device(struct aml *a, uint32_t i, const struct acpi_mmio_de
 }
 
 /* 7.4.2: SLP_TYPa, SLP_TYPb, two reserved. */
-static void add_s5(struct aml *a)
+static void add_sleep_state(struct aml *a, const char *name, uint64_t type)
 {
 	size_t package;
 
-	aml_name(a, "_S5");
+	aml_name(a, name);
 	package = aml_package(a, 4);
-	aml_integer(a, BOARD_ACPI_S5_TYPE);
-	aml_integer(a, BOARD_ACPI_S5_TYPE);
+	aml_integer(a, type);
+	aml_integer(a, type);
 	aml_integer(a, 0);
 	aml_integer(a, 0);
 	aml_end(a, package);
@@ -91,7 +91,9 @@ int acpi_append_dsdt(const struct acpi_config *config, struct buf *out, struct e
 	for (uint32_t i = 0; i < config->nr_devices; i++)
 		add_mmio_device(&a, i, &config->devices[i]);
 	aml_end(&a, sb);
-	add_s5(&a);
+	if (config->sleeps)
+		add_sleep_state(&a, "_S3", BOARD_ACPI_S3_TYPE);
+	add_sleep_state(&a, "_S5", BOARD_ACPI_S5_TYPE);
 	if (aml_result(&a) == 0)
 		acpi_finish_table(out, start);
 	return aml_result(&a);

@@ -82,7 +82,8 @@ static void fill_pm(struct fadt *f)
 	f->x_pm_timer = port(BOARD_PM_TIMER_PORT, 4, 3);
 }
 
-int acpi_append_fadt(uint64_t facs_gpa, uint64_t dsdt_gpa, struct buf *out, struct err *e)
+int acpi_append_fadt(const struct acpi_config *config, uint64_t facs_gpa, uint64_t dsdt_gpa,
+		     struct buf *out, struct err *e)
 {
 	size_t start = out->len;
 	struct fadt f = {
@@ -95,8 +96,9 @@ int acpi_append_fadt(uint64_t facs_gpa, uint64_t dsdt_gpa, struct buf *out, stru
 		.c3_latency = NO_C3,
 		.century = CMOS_CENTURY,
 		.boot_flags = LEGACY_DEVICES | HAS_8042 | NO_VGA,
-		.flags = WBINVD_WORKS | C1_SUPPORTED | NO_FIXED_SLEEP_BUTTON | NO_FIXED_RTC_WAKE |
-			 TIMER_IS_32_BIT | RESET_REGISTER_SUPPORTED,
+		.flags = WBINVD_WORKS | C1_SUPPORTED | NO_FIXED_SLEEP_BUTTON |
+			 (config->sleeps ? 0 : NO_FIXED_RTC_WAKE) | TIMER_IS_32_BIT |
+			 RESET_REGISTER_SUPPORTED,
 		.reset_register = port(BOARD_RESET_PORT, 1, 1),
 		.reset_value = RESET_VALUE,
 	};

@@ -51,7 +51,8 @@ void acpi_finish_table(struct buf *out, size_t start);
 
 /* Each appends one whole table. */
 int acpi_append_facs(struct buf *out, struct err *e);
-int acpi_append_fadt(uint64_t facs_gpa, uint64_t dsdt_gpa, struct buf *out, struct err *e);
+int acpi_append_fadt(const struct acpi_config *config, uint64_t facs_gpa, uint64_t dsdt_gpa,
+		     struct buf *out, struct err *e);
 int acpi_append_madt(const struct acpi_config *config, struct buf *out, struct err *e);
 int acpi_append_dsdt(const struct acpi_config *config, struct buf *out, struct err *e);
 /* XSDT or RSDT: the list of the other tables, in entries of 8 or 4 bytes. */

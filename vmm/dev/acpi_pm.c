@@ -28,7 +28,9 @@
 #define PM1_SLEEP_BUTTON 0x0200
 #define PM1_RTC          0x0400
 #define PM1_ENABLE_MASK  (PM1_TIMER | PM1_GLOBAL | PM1_POWER_BUTTON | PM1_SLEEP_BUTTON | PM1_RTC)
-#define PM1_STATUS_MASK  (PM1_TIMER | PM1_POWER_BUTTON) /* what can happen here */
+#define PM1_STATUS_MASK  (PM1_TIMER | PM1_POWER_BUTTON | PM1_RTC) /* what can happen here */
+#define PM1_WAKING       (PM1_POWER_BUTTON | PM1_RTC)             /* ends S3, if enabled */
+#define PM1_WAKE         0x8000                                   /* WAK_STS: status only */
 
 #define CONTROL_SCI_EN    0x0001
 #define CONTROL_BM_RLD    0x0002
@@ -62,6 +64,7 @@ struct acpi_pm {
 	/* immutable after new */
 	const struct machine *m;
 	struct dev_timer *timer;
+	bool sleeps; /* there is S3 */
 
 	pthread_mutex_t lock; /* before the timer's own */
 	/* guarded by lock */
@@ -195,6 +198,45 @@ static void event_write(void *ctx, uint64_t offset, const void *data, uint32_t l
 	pthread_mutex_unlock(&pm->lock);
 }
 
+/* --- sleep --- */
+
+/* An event that the guest wants to be woken by, whether it sleeps or not: the machine knows. */
+static bool wakes(const struct acpi_pm *pm)
+{
+	return pm->sleeps && (pm->status & pm->enable & PM1_WAKING);
+}
+
+static void raise(struct acpi_pm *pm, uint16_t event)
+{
+	bool wake;
+
+	pthread_mutex_lock(&pm->lock);
+	pm->status |= event;
+	update_irq(pm);
+	wake = wakes(pm);
+	pthread_mutex_unlock(&pm->lock);
+	if (wake)
+		pm->m->request(pm->m->ctx, MACHINE_WAKE, 0);
+}
+
+static void rtc_alarm(void *ctx)
+{
+	raise(ctx, PM1_RTC);
+}
+
+/* What has happened before the sleep began ends it at once. */
+static void suspend(struct acpi_pm *pm)
+{
+	bool wake;
+
+	pm->m->request(pm->m->ctx, MACHINE_SUSPEND, 0);
+	pthread_mutex_lock(&pm->lock);
+	wake = wakes(pm);
+	pthread_mutex_unlock(&pm->lock);
+	if (wake)
+		pm->m->request(pm->m->ctx, MACHINE_WAKE, 0);
+}
+
 /* --- PM1 control block --- */
 
 static void control_read(void *ctx, uint64_t offset, void *data, uint32_t len)
@@ -225,6 +267,8 @@ static void control_write(void *ctx, uint64_t offset, const void *data, uint32_t
 	/* Outside the lock: the controller comes back here. */
 	if (type == BOARD_ACPI_S5_TYPE)
 		pm->m->request(pm->m->ctx, MACHINE_POWEROFF, 0);
+	else if (type == BOARD_ACPI_S3_TYPE && pm->sleeps)
+		suspend(pm);
 	else
 		log_debug("guest asked for sleep type %u, which this board does not have", type);
 }
@@ -310,11 +354,21 @@ static const struct port_range ranges[] = {
 
 void acpi_pm_press_power_button(struct device *d)
 {
+	raise(to_pm(d), PM1_POWER_BUTTON);
+}
+
+void acpi_pm_add_sleep(struct device *d, struct device *rtc)
+{
+	to_pm(d)->sleeps = true;
+	rtc_on_alarm(rtc, rtc_alarm, d);
+}
+
+void acpi_pm_wake(struct device *d)
+{
 	struct acpi_pm *pm = to_pm(d);
 
 	pthread_mutex_lock(&pm->lock);
-	pm->status |= PM1_POWER_BUTTON;
-	update_irq(pm);
+	pm->status |= PM1_WAKE;
 	pthread_mutex_unlock(&pm->lock);
 }
 
@@ -390,7 +444,7 @@ static int pm_save(const struct device *d, struct buf *out, struct err *e)
 }
 
 static const struct state_limit pm_limits[] = {
-	{"status", PM1_STATUS_MASK},
+	{"status", PM1_STATUS_MASK | PM1_WAKE},
 	{"enable", PM1_ENABLE_MASK},
 	{"control", CONTROL_STORED},
 	{"timer_ticks", TIMER_MAX_TICKS},
@@ -401,9 +455,9 @@ static const struct state_limit pm_limits[] = {
 
 static int check_pm(const Godwit__AcpiPmState *s, struct err *e)
 {
-	if ((s->status & ~(uint32_t)PM1_STATUS_MASK) || (s->enable & ~(uint32_t)PM1_ENABLE_MASK) ||
-	    (s->control & ~(uint32_t)CONTROL_STORED) || !(s->control & CONTROL_SCI_EN) ||
-	    (s->reset_control & ~(uint32_t)RESET_STORED))
+	if ((s->status & ~(uint32_t)(PM1_STATUS_MASK | PM1_WAKE)) ||
+	    (s->enable & ~(uint32_t)PM1_ENABLE_MASK) || (s->control & ~(uint32_t)CONTROL_STORED) ||
+	    !(s->control & CONTROL_SCI_EN) || (s->reset_control & ~(uint32_t)RESET_STORED))
 		return err_set(e, ERR_STREAM, EINVAL,
 			       "acpi-pm state: status 0x%x, enable 0x%x, control 0x%x, reset 0x%x "
 			       "are impossible",

@@ -16,11 +16,19 @@ int uart16550_new(const struct machine *m, struct serial_backend *backend, struc
 		  struct err *e);
 /* MC146818 CMOS/RTC at 0x70/0x71: time of day (UTC) and memory size registers. */
 int rtc_new(const struct machine *m, struct device **out, struct err *e);
+/* Call @alarm whenever the alarm interrupt's time has come, on any thread and with the RTC locked.
+ * While the machine is assembled. */
+void rtc_on_alarm(struct device *rtc, void (*alarm)(void *ctx), void *ctx);
 /* i8042: enough for the reset pulse (command 0xfe), A20 and keyboard probing; ports 0x60, 0x64. */
 int i8042_new(const struct machine *m, struct device **out, struct err *e);
 /* PM1a event/control, PM timer, reset register 0xcf9, ports 0x92 and 0x80 (POST codes). */
 int acpi_pm_new(const struct machine *m, struct device **out, struct err *e);
 void acpi_pm_press_power_button(struct device *acpi_pm);
+/* This machine has S3. The power button ends it, and the RTC's alarm if @rtc is enabled to: events
+ * that PM1 has as status and enable bits. While the machine is assembled. */
+void acpi_pm_add_sleep(struct device *acpi_pm, struct device *rtc);
+/* The machine goes on after S3: what the guest finds is WAK_STS. vCPUs are paused. */
+void acpi_pm_wake(struct device *acpi_pm);
 /* isa-debug-exit: a write of N ends the VM with status N << 1 | 1, as QEMU's does. */
 int debug_exit_new(const struct machine *m, struct device **out, struct err *e);
 /* How many exits the host has had from the vCPU behind @vcpu_fd (nested/l1/l1_ports.h). */

@@ -44,6 +44,8 @@ struct rtc {
 
 	/* immutable after new */
 	struct dev_timer *timer;
+	void (*alarm)(void *ctx); /* may be NULL */
+	void *alarm_ctx;
 
 	pthread_mutex_t lock; /* before the timer's own */
 	/* guarded by lock */
@@ -160,6 +162,8 @@ static void catch_up(struct rtc *r, struct rtc_time now)
 	r->evaluated = now;
 	r->nvram[RTC_C] |= flags;
 	update_irq(r);
+	if (r->alarm && (flags & r->nvram[RTC_B] & C_AF))
+		r->alarm(r->alarm_ctx);
 }
 
 static uint64_t ns_to_next_period(struct rtc_time now, int shift)
@@ -501,6 +505,14 @@ static const struct dev_ops rtc_ops = {
 	.load = rtc_load,
 	.free = rtc_free,
 };
+
+void rtc_on_alarm(struct device *d, void (*alarm)(void *ctx), void *ctx)
+{
+	struct rtc *r = to_rtc(d);
+
+	r->alarm = alarm;
+	r->alarm_ctx = ctx;
+}
 
 static const struct bus_ops rtc_bus_ops = {.read = rtc_read, .write = rtc_write};
 

@@ -124,8 +124,10 @@ static void iasl_agrees(void **state)
 	}
 	assert_non_null(mkdtemp(dir));
 	for (size_t c = 0; c < sizeof(nr_cpus) / sizeof(nr_cpus[0]); c++) {
-		const struct acpi_config config = {
-			.nr_cpus = nr_cpus[c], .devices = virtio, .nr_devices = c ? 2 : 0};
+		const struct acpi_config config = {.nr_cpus = nr_cpus[c],
+						   .devices = virtio,
+						   .nr_devices = c ? 2 : 0,
+						   .sleeps = c % 2};
 
 		for (size_t i = 0; i < sizeof(signatures) / sizeof(signatures[0]); i++)
 			check_with_iasl(dir, &config, signatures[i]);
@@ -232,6 +234,52 @@ static void fadt_names_the_boards_registers(void **state)
 	buf_fini(&b);
 }
 
+static bool has(const struct buf *table, const char *name)
+{
+	return memmem(table->data, table->len, name, strlen(name)) != NULL;
+}
+
+static void only_some_machines_sleep(void **state)
+{
+	static const bool sleeps[] = {false, true};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(sleeps) / sizeof(sleeps[0]); i++) {
+		const struct acpi_config config = {.nr_cpus = 1, .sleeps = sleeps[i]};
+		struct buf dsdt = BUF_INIT, fadt = BUF_INIT;
+
+		build(&config, "DSDT", &dsdt);
+		build(&config, "FACP", &fadt);
+		assert_true(has(&dsdt, "_S5_"));
+		assert_int_equal(has(&dsdt, "_S3_"), sleeps[i]);
+		assert_int_equal(fadt.data[112] >> 6 & 1, !sleeps[i]); /* no RTC wake in PM1 */
+		buf_fini(&dsdt);
+		buf_fini(&fadt);
+	}
+}
+
+/* Where pointers_lead_to_every_table() finds the FACS, there is the waking vector. */
+static void the_facs_has_the_waking_vector(void **state)
+{
+	const struct acpi_config config = {.nr_cpus = 1, .sleeps = true};
+	const uint32_t vector = 0x5000;
+	struct err e = ERR_INIT;
+	struct guest_mem *mem;
+	uint64_t rsdp, facs;
+	uint32_t found = 0;
+
+	(void)state;
+	assert_int_equal(guest_mem_new(16 << 20, &mem, &e), 0);
+	assert_true(acpi_waking_vector(mem, &found, &e) < 0); /* no table */
+	assert_int_equal(acpi_install(mem, &config, &rsdp, &e), 0);
+	assert_true(acpi_waking_vector(mem, &found, &e) < 0); /* nothing in it */
+	facs = field(mem, field(mem, field(mem, rsdp + 24, 8) + 36, 8) + 36, 4);
+	assert_int_equal(guest_mem_write(mem, facs + 12, &vector, sizeof(vector), &e), 0);
+	assert_int_equal(acpi_waking_vector(mem, &found, &e), 0);
+	assert_int_equal(found, vector);
+	guest_mem_free(mem);
+}
+
 static uint32_t count_entries(const struct buf *madt, uint8_t type)
 {
 	uint32_t nr = 0;
@@ -285,6 +333,8 @@ int main(void)
 		cmocka_unit_test(every_checksum_is_right),
 		cmocka_unit_test(pointers_lead_to_every_table),
 		cmocka_unit_test(fadt_names_the_boards_registers),
+		cmocka_unit_test(only_some_machines_sleep),
+		cmocka_unit_test(the_facs_has_the_waking_vector),
 		cmocka_unit_test(madt_has_every_cpu),
 		cmocka_unit_test(impossible_requests_are_errors),
 	};

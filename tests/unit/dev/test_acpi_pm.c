@@ -9,6 +9,8 @@
 #define TIMER   BOARD_PM_TIMER_PORT
 
 #define POWER_BUTTON 0x0100
+#define RTC_EVENT    0x0400
+#define WAKE_STATUS  0x8000
 #define SLP(type)    (0x2000u | (uint32_t)(type) << 10)
 
 #define TIMER_HZ 3579545ull
@@ -87,6 +89,66 @@ static void sleep_states(void **state)
 	assert_int_equal(io_in(f, CONTROL, 2), 0x1401); /* SLP_EN is write-only */
 	io_out(f, CONTROL + 1, 0x34, 1);
 	assert_int_equal(f->nr_requests, 2);
+}
+
+static struct device *add_sleep(struct fixture *x)
+{
+	struct device *rtc;
+	struct err e = ERR_INIT;
+
+	assert_int_equal(rtc_new(&x->f.m, &rtc, &e), 0);
+	acpi_pm_add_sleep(x->pm, rtc);
+	return rtc;
+}
+
+/* The power button wakes if it is enabled to, also one pressed before the sleep began. */
+static void the_power_button_ends_sleep(void **state)
+{
+	struct fixture *x = *state;
+	struct fake_machine *f = &x->f;
+	struct device *rtc = add_sleep(x);
+
+	io_out(f, CONTROL, SLP(BOARD_ACPI_S3_TYPE), 2);
+	assert_int_equal(f->nr_requests, 1);
+	assert_int_equal(f->request, MACHINE_SUSPEND);
+	acpi_pm_press_power_button(x->pm);
+	assert_int_equal(f->nr_requests, 1); /* it is not enabled */
+	io_out(f, STATUS, POWER_BUTTON, 2);
+	io_out(f, ENABLE, POWER_BUTTON, 2);
+	acpi_pm_press_power_button(x->pm);
+	assert_int_equal(f->nr_requests, 2);
+	assert_int_equal(f->request, MACHINE_WAKE);
+	acpi_pm_wake(x->pm);
+	assert_int_equal(io_in(f, STATUS, 2), WAKE_STATUS | POWER_BUTTON);
+	io_out(f, STATUS, WAKE_STATUS, 2);
+	assert_int_equal(io_in(f, STATUS, 2), POWER_BUTTON);
+	io_out(f, CONTROL, SLP(BOARD_ACPI_S3_TYPE), 2);
+	assert_int_equal(f->nr_requests, 4); /* asleep, and awake at once */
+	assert_int_equal(f->request, MACHINE_WAKE);
+	rtc->ops->free(rtc);
+}
+
+/* Every second of the clock is an alarm, but only one that may interrupt is an event. */
+static void the_clocks_alarm_ends_sleep(void **state)
+{
+	struct fixture *x = *state;
+	struct fake_machine *f = &x->f;
+	struct device *rtc = add_sleep(x);
+	uint64_t patience = clock_now_ns() + 10 * NS_PER_S;
+
+	for (uint8_t reg = 1; reg <= 5; reg += 2) { /* seconds, minutes, hours: any */
+		outb(f, BOARD_RTC_PORT, reg);
+		outb(f, BOARD_RTC_PORT + 1, 0xc0);
+	}
+	io_out(f, ENABLE, RTC_EVENT, 2);
+	outb(f, BOARD_RTC_PORT, 0x0b);
+	outb(f, BOARD_RTC_PORT + 1, 0x22); /* alarm interrupts, 24 hours */
+	while (!(io_in(f, STATUS, 2) & RTC_EVENT) && clock_now_ns() < patience)
+		usleep(1000);
+	assert_int_equal(io_in(f, STATUS, 2), RTC_EVENT);
+	assert_true(sci(f));
+	rtc->ops->free(rtc); /* and with it the thread that asks */
+	assert_int_equal(f->request, MACHINE_WAKE);
 }
 
 static void pm_timer(void **state)
@@ -246,10 +308,16 @@ static void reset_restores_power_on(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		UNIT(power_button), UNIT(sleep_states),
-		UNIT(pm_timer),     UNIT(runs_on_while_quiesced),
-		UNIT(migrates),     UNIT(timer_carry),
-		UNIT(reset_ports),  UNIT(reset_restores_power_on),
+		UNIT(power_button),
+		UNIT(sleep_states),
+		UNIT(the_power_button_ends_sleep),
+		UNIT(the_clocks_alarm_ends_sleep),
+		UNIT(pm_timer),
+		UNIT(runs_on_while_quiesced),
+		UNIT(migrates),
+		UNIT(timer_carry),
+		UNIT(reset_ports),
+		UNIT(reset_restores_power_on),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

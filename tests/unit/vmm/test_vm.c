@@ -273,6 +273,77 @@ static void a_pending_reset_travels(void **state)
 	buf_fini(&s);
 }
 
+/* Sleeps, to be woken by the power button at 0x5000. */
+static const uint8_t sleeping[] = {
+	0xc7, 0x05, 0x4c, 0x00, 0x0e, 0x00, 0x00, 0x50, 0x00, 0x00, /* mov dword [0xe004c],0x5000 */
+	0x66, 0xba, 0x02, 0x06,                                     /* mov dx,0x602 */
+	0x66, 0xb8, 0x00, 0x01, 0x66, 0xef,                         /* mov ax,0x100; out dx,ax */
+	0x66, 0xba, 0x04, 0x06,                                     /* mov dx,0x604 */
+	0x66, 0xb8, 0x00, 0x24, 0x66, 0xef,                         /* mov ax,0x2400; out dx,ax */
+	0xff, 0x05, 0x08, 0x00, 0x20, 0x00,                         /* inc dword [DATA+8]: never */
+	0xeb, 0xfe};
+
+static void put_awake(struct tiny *t)
+{
+	static const uint8_t awake[] = {0xb0, 0x09, 0xe6, BOARD_DEBUG_EXIT_PORT, 0xeb, 0xfe};
+
+	must(guest_mem_write(vm_mem(t->vm), 0x5000, awake, sizeof(awake), e));
+}
+
+/* Asleep it may be paused, goes to another host as it is, and is woken there. */
+static void a_sleeping_guest_travels(void **state)
+{
+	const struct vm_config config = {
+		.memory_bytes = 16 << 20, .nr_cpus = 2, .debug_exit = true, .test_devices = true};
+	struct buf s = BUF_INIT;
+	struct tiny a;
+	struct tiny b;
+
+	(void)state;
+	need_kvm();
+	tiny_new_as(&a, config, sleeping, sizeof(sleeping));
+	put_awake(&a);
+	must(vm_resume(a.vm, e));
+	tiny_wait_event(&a, VM_EVENT_SUSPEND, 1);
+	must(vm_pause(a.vm, e));
+	must(vm_resume(a.vm, e));
+	must(vm_pause(a.vm, e));
+	save(&a, &s);
+	tiny_new_as(&b, config, NULL, 0);
+	copy_memory(&a, &b);
+	must(vm_load_state(b.vm, s.data, s.len, e));
+	must(vm_resume(b.vm, e));
+	usleep(2000);
+	assert_int_equal(tiny_word(&b, TINY_DATA_GPA + 8), 0);
+	assert_int_equal(atomic_load(&b.nr_events[VM_EVENT_WAKE]), 0);
+	vm_powerdown(b.vm);
+	tiny_wait_event(&b, VM_EVENT_WAKE, 1);
+	must(vm_wake(b.vm, e));
+	tiny_wait_event(&b, VM_EVENT_EXIT, 1);
+	assert_int_equal(atomic_load(&b.code), 9 << 1 | 1);
+	assert_int_equal(tiny_word(&b, TINY_DATA_GPA + 8), 0);
+	tiny_free(&a);
+	tiny_free(&b);
+	buf_fini(&s);
+}
+
+/* The button is no wake-up for a guest that is awake, nor for a machine without S3. */
+static void nothing_wakes_who_does_not_sleep(void **state)
+{
+	struct tiny t;
+
+	(void)state;
+	need_kvm();
+	tiny_new(&t, 1, sleeping, sizeof(sleeping));
+	must(vm_resume(t.vm, e));
+	vm_powerdown(t.vm);
+	while (!tiny_word(&t, TINY_DATA_GPA + 8)) /* it has gone on */
+		usleep(1000);
+	assert_int_equal(atomic_load(&t.nr_events[VM_EVENT_SUSPEND]), 0);
+	assert_int_equal(atomic_load(&t.nr_events[VM_EVENT_WAKE]), 0);
+	tiny_free(&t);
+}
+
 static void broken_state_is_refused(void **state)
 {
 	struct buf s = BUF_INIT;
@@ -375,6 +446,8 @@ int main(void)
 		cmocka_unit_test(a_triple_fault_is_a_reset),
 		cmocka_unit_test(state_arrives_as_it_left),
 		cmocka_unit_test(a_pending_reset_travels),
+		cmocka_unit_test(a_sleeping_guest_travels),
+		cmocka_unit_test(nothing_wakes_who_does_not_sleep),
 		cmocka_unit_test(broken_state_is_refused),
 		cmocka_unit_test(a_description_builds_the_same_machine),
 		cmocka_unit_test(a_sparse_64_gib_machine_is_instant),

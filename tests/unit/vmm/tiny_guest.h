@@ -52,11 +52,9 @@ static inline void tiny_write_image(struct tiny *t, const uint8_t *code, size_t 
 	close(fd);
 }
 
-/* @code NULL: a machine without an image, as on a destination. */
-static inline void tiny_new(struct tiny *t, uint32_t nr_cpus, const uint8_t *code, size_t len)
+static inline void tiny_new_as(struct tiny *t, struct vm_config config, const uint8_t *code,
+			       size_t len)
 {
-	struct vm_config config = {
-		.memory_bytes = 16 << 20, .nr_cpus = nr_cpus, .debug_exit = true};
 	struct err e = ERR_INIT;
 
 	memset(t, 0, sizeof(*t));
@@ -68,6 +66,15 @@ static inline void tiny_new(struct tiny *t, uint32_t nr_cpus, const uint8_t *cod
 		fail_msg("%s", e.msg);
 	if (code && vm_boot(t->vm, &e) < 0)
 		fail_msg("%s", e.msg);
+}
+
+/* @code NULL: a machine without an image, as on a destination. */
+static inline void tiny_new(struct tiny *t, uint32_t nr_cpus, const uint8_t *code, size_t len)
+{
+	const struct vm_config config = {
+		.memory_bytes = 16 << 20, .nr_cpus = nr_cpus, .debug_exit = true};
+
+	tiny_new_as(t, config, code, len);
 }
 
 static inline void tiny_free(struct tiny *t)
