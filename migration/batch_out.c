@@ -16,7 +16,7 @@ int batch_out_send(struct batch_out *out, const struct batch_head *head,
 			       {.iov_base = (void *)(uintptr_t)runs, /* sendmsg only reads it */
 				.iov_len = nr_runs * sizeof(*runs)}};
 
-	return link_sendv_more(out->link, iov, 2, head->payload_bytes > 0, e);
+	return link_sendv_more(out->link, iov, 2, head->more || head->payload_bytes > 0, e);
 }
 
 int batch_out_await_back(struct batch_out *out, uint32_t round, struct err *e)

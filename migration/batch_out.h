@@ -2,6 +2,8 @@
  * and their one sequence, whoever makes them. Plain data; the channel's thread. */
 #pragma once
 
+#include <stdbool.h>
+
 #include "proto/batch.h"
 #include "vmm/base/link.h"
 
@@ -15,6 +17,7 @@ struct batch_head {
 	uint8_t codec;
 	uint32_t round;
 	uint32_t payload_bytes; /* the caller sends them next */
+	bool more;              /* it may wait for the next one, 0.2 s at most (MSG_MORE, tcp(7)) */
 };
 
 /* What a batch without its payload takes on the wire. */

@@ -44,6 +44,16 @@ void rate_limit_set(struct rate_limit *r, uint64_t bytes_per_s)
 	pthread_mutex_unlock(&r->lock);
 }
 
+bool rate_limit_is_set(struct rate_limit *r)
+{
+	bool set;
+
+	pthread_mutex_lock(&r->lock);
+	set = r->bytes_per_s != 0;
+	pthread_mutex_unlock(&r->lock);
+	return set;
+}
+
 int rate_limit_take(struct rate_limit *r, uint64_t bytes, struct err *e)
 {
 	uint64_t now = clock_now_ns();

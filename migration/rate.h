@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "vmm/base/cancel.h"
@@ -15,6 +16,8 @@ struct rate_limit;
 int rate_limit_new(uint64_t bytes_per_s, const struct cancel *cancel, struct rate_limit **out,
 		   struct err *e);
 void rate_limit_free(struct rate_limit *r);
+
+bool rate_limit_is_set(struct rate_limit *r);
 
 /* Account for @bytes, sleeping until they are allowed; ERR_CANCELLED if cancelled meanwhile. */
 int rate_limit_take(struct rate_limit *r, uint64_t bytes, struct err *e);

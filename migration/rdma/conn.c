@@ -212,6 +212,12 @@ static int check_connection(struct rdma_conn *c, struct err *e)
 	return 0;
 }
 
+static bool has_completion(struct rdma_conn *c)
+{
+	c->has_stash = c->has_stash || c->v->cq_poll(c->v, c->cq, 1, &c->stash) > 0;
+	return c->has_stash;
+}
+
 static int arm(struct rdma_conn *c, struct err *e)
 {
 	int ret;
@@ -222,8 +228,6 @@ static int arm(struct rdma_conn *c, struct err *e)
 	if (ret < 0)
 		return err_set(e, ERR_SYS, -ret, "RDMA: cannot wait for completions of %s: %s",
 			       c->device.name, strerrordesc_np(-ret));
-	/* What completed before arming rings no bell. */
-	c->has_stash = c->has_stash || c->v->cq_poll(c->v, c->cq, 1, &c->stash) > 0;
 	return 0;
 }
 
@@ -263,16 +267,15 @@ int rdma_conn_wait(struct rdma_conn *c, const int fds[2], uint64_t timeout_ns,
 		{.fd = c->wake_fd, .events = POLLIN},
 	};
 
-	if (arm(c, e) < 0)
+	if (!has_completion(c) && arm(c, e) < 0)
 		return -e->code;
-	if (!c->has_stash && sleep_on(pfds, sizeof(pfds) / sizeof(pfds[0]), timeout_ns, e) < 0)
+	/* What completed before arming rings no bell. */
+	if (!has_completion(c) && sleep_on(pfds, sizeof(pfds) / sizeof(pfds[0]), timeout_ns, e) < 0)
 		return -e->code;
 	if (cancel && cancel_check(cancel, e) < 0)
 		return -e->code;
 	/* A failed completion says more than the event that comes with it. */
-	if (!c->has_stash)
-		c->has_stash = c->v->cq_poll(c->v, c->cq, 1, &c->stash) > 0;
-	if (c->has_stash)
+	if (has_completion(c))
 		return 0;
 	return check_readable(c, pfds[5].revents || pfds[6].revents, pfds[4].revents, e);
 }

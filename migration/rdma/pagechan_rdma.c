@@ -83,9 +83,10 @@ static int fall_back(struct rdma_chan *r, struct send_stats *stats, struct err *
 
 /* ---- sending ---- */
 
+/* Nobody needs it before the barrier: it may travel with what comes next. */
 static int announce(struct rdma_chan *r, const struct page_batch *b, struct err *e)
 {
-	struct batch_head head = {.kind = BATCH_PLACED, .round = b->round};
+	struct batch_head head = {.kind = BATCH_PLACED, .round = b->round, .more = true};
 
 	return batch_out_send(&r->out, &head, b->runs, b->nr_runs, e);
 }
@@ -112,7 +113,8 @@ static int rdma_send(struct pagechan *c, const struct page_batch *b, struct send
 		return -e->code;
 	stats->wire_bytes += wire;
 	stats->raw_pages += b->nr_data_pages;
-	if (pipeline_add(r->pipeline, b, e) == 0)
+	/* Whoever limits the rate wants no bursts. */
+	if (pipeline_add(r->pipeline, b, rate_limit_is_set(r->src.limit), e) == 0)
 		return 0;
 	/* The whole batch again: how much of it the pipeline had taken does not matter. */
 	if (fall_back(r, stats, e) < 0)

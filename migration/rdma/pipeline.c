@@ -12,7 +12,10 @@
 
 /* 16 MiB looked ahead, a millisecond of the fastest wire: time enough to pin. More would only cool:
  * what the destination has cleared for us long ago is in no cache any more when it is written. */
-#define NR_JOBS    8u
+#define NR_JOBS 8u
+/* Taken in and asked for together, while the other half is being written: one message and one
+ * answer for all of them, and each thread is woken once. */
+#define NR_GROUP   (NR_JOBS / 2)
 #define NR_FLIGHTS 64u
 #define MARK_TAG   NR_FLIGHTS
 
@@ -35,6 +38,7 @@ struct pipeline {
 	struct job jobs[NR_JOBS];
 	uint32_t first;
 	uint32_t end;
+	uint32_t nr_new; /* that came since the last turn */
 
 	struct flight flights[NR_FLIGHTS];
 	uint32_t nr_places; /* of the send queue that are free */
@@ -395,6 +399,7 @@ static int hear_completions(struct pipeline *p, struct err *e)
 /* Everything that can be done without waiting. */
 static int turn(struct pipeline *p, struct err *e)
 {
+	p->nr_new = 0;
 	if (hear_completions(p, e) < 0 || hear_registrar(p, e) < 0 || hear_destination(p, e) < 0)
 		return -e->code;
 	retire(p);
@@ -422,28 +427,38 @@ static int wait_turn(struct pipeline *p, struct err *e)
 	return turn(p, e);
 }
 
-/* Before the wait whatever can be done has been done: jobs that nobody has asked a region for would
- * be waited for for ever. */
+/* A whole group's: one place at a time would make a group of each job. */
+static int make_places(struct pipeline *p, struct err *e)
+{
+	while (p->end - p->first > NR_JOBS - NR_GROUP)
+		if (wait_turn(p, e) < 0)
+			return -e->code;
+	return 0;
+}
+
+/* A turn for each group, and before anybody waits for places: jobs that nobody has asked a region
+ * for would be waited for for ever. */
 static int add_job(struct pipeline *p, const struct page_batch *b, uint32_t *run, struct err *e)
 {
 	struct job *j;
 
-	while (is_full(p))
-		if (wait_turn(p, e) < 0)
-			return -e->code;
+	if (is_full(p) && make_places(p, e) < 0)
+		return -e->code;
 	j = job_at(p, p->end);
 	*run = job_init(j, b, *run);
-	if (!job_is_posted(j))
-		p->end++;
-	return is_full(p) ? turn(p, e) : 0;
+	if (job_is_posted(j))
+		return 0;
+	p->end++;
+	p->nr_new++;
+	return p->nr_new == NR_GROUP || is_full(p) ? turn(p, e) : 0;
 }
 
-int pipeline_add(struct pipeline *p, const struct page_batch *b, struct err *e)
+int pipeline_add(struct pipeline *p, const struct page_batch *b, bool at_once, struct err *e)
 {
 	for (uint32_t run = 0; run < b->nr_runs;)
 		if (add_job(p, b, &run, e) < 0)
 			return -e->code;
-	return is_full(p) ? 0 : turn(p, e);
+	return at_once && p->nr_new ? turn(p, e) : 0;
 }
 
 int pipeline_finish(struct pipeline *p, uint32_t round, struct err *e)

@@ -31,8 +31,9 @@ int pipeline_new(const struct pipeline_config *config, struct pipeline **out, st
 /* Closes the connection and unpins everything. */
 void pipeline_free(struct pipeline *p);
 
-/* Take the data pages of @b; waits while the pipeline is full. */
-int pipeline_add(struct pipeline *p, const struct page_batch *b, struct err *e);
+/* Take the data pages of @b; waits while the pipeline is full. Unless @at_once a few chunks may
+ * wait for others to come, at the latest until the round is finished. */
+int pipeline_add(struct pipeline *p, const struct page_batch *b, bool at_once, struct err *e);
 
 /* Wait until every write has completed and the destination has @round's mark. */
 int pipeline_finish(struct pipeline *p, uint32_t round, struct err *e);

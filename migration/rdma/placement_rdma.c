@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #include "migration/rdma/pin_window.h"
 #include "vmm/base/clock.h"
@@ -48,6 +49,15 @@ static int check_pin(struct rdma_placement *p, const struct batch_run *run, stru
 	return 0;
 }
 
+/* Memory that is new is faulted in all at once: the kernel then finds whole huge pages mapped when
+ * it pins them (gup_fast), and would otherwise go on page by page behind the first fault. What
+ * cannot be had (or a kernel before 5.14) is for the registration to say. */
+static void populate(struct rdma_placement *p, uint64_t gpa, size_t bytes)
+{
+	if (!rdma_conn_device(p->config.conn)->on_demand)
+		madvise(guest_mem_at_rw(p->config.mem, gpa, bytes), bytes, MADV_POPULATE_WRITE);
+}
+
 /* 0 or the errno that the source is told. */
 static int try_pin(struct rdma_placement *p, const struct batch_run *run, struct ibv_mr **mr)
 {
@@ -59,6 +69,7 @@ static int try_pin(struct rdma_placement *p, const struct batch_run *run, struct
 		return ENODEV;
 	if (fault_point(p->config.fault, "dst.rdma_pin", &injected) < 0)
 		return injected.code;
+	populate(p, gpa, bytes);
 	return -rdma_conn_pin(p->config.conn, guest_mem_at(p->config.mem, gpa, bytes), bytes, gpa,
 			      true, mr);
 }

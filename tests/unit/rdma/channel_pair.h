@@ -39,6 +39,7 @@ struct pair {
 	pthread_t accepting;
 	struct receiver *receiver;
 	struct pagechan *chan;
+	struct fault *fault; /* the destination's, or NULL */
 	uint32_t round;
 };
 
@@ -77,10 +78,11 @@ static inline void *accept_main(void *arg)
 	struct receiver_config config = {.nr_channels = 1,
 					 .mem = p->to,
 					 .written = &p->written,
-					 .abort = p->destination_cancel};
+					 .abort = p->destination_cancel,
+					 .fault = p->fault};
 	struct placement_rdma_config rdma = {.link = p->links[1],
 					     .mem = p->to,
-					     .pin_bytes = BUDGET,
+					     .pin_bytes = p->pin_bytes,
 					     .cancel = p->destination_cancel};
 	struct rdma_greeting greeting = {.index = 0};
 	struct placement *placement = NULL;
@@ -150,6 +152,7 @@ static inline void break_pair(struct pair *p)
 	fake_verbs_free(p->fake);
 	bitmap_fini(&p->written);
 	rate_limit_free(p->limit);
+	fault_free(p->fault);
 	cancel_free(p->source_cancel);
 	cancel_free(p->destination_cancel);
 	guest_mem_free(p->from);

@@ -98,6 +98,47 @@ static void test_one_batch_of_more_chunks_than_are_looked_ahead(void **state)
 	break_pair(&p);
 }
 
+/* Every chunk as a batch of its own; how many batches the destination hears, these included. */
+static uint64_t send_chunks(uint64_t bytes_per_s)
+{
+	struct page_batch b = {.round = 1, .nr_runs = 1, .nr_data_pages = CHUNK_PAGES};
+	struct send_stats stats = {0};
+	struct err e = ERR_INIT;
+	uint64_t nr_heard;
+	struct pair p;
+
+	make_pair(&p, 1, false);
+	p.pin_bytes = MEM_BYTES;
+	rate_limit_set(p.limit, bytes_per_s);
+	assert_int_equal(fault_new(&p.fault, &e), 0);
+	must_open(&p);
+	for (uint64_t gfn = 0; gfn < MEM_BYTES / PAGE_BYTES; gfn += CHUNK_PAGES) {
+		b.runs[0] =
+			(struct batch_run){.gfn = gfn, .nr_pages = CHUNK_PAGES, .kind = RUN_DATA};
+		memset(page_of(p.from, gfn), 0x5a, CHUNK_PAGES * PAGE_BYTES);
+		assert_int_equal(p.chan->ops->send(p.chan, &b, &stats, &e), 0);
+	}
+	assert_int_equal(p.chan->ops->barrier(p.chan, 1, &stats, &e), 0);
+	assert_same(&p);
+	nr_heard = fault_passed(p.fault);
+	break_pair(&p);
+	return nr_heard;
+}
+
+/* Four chunks a WINDOW: a message for each would wake each thread for each. */
+static void test_regions_are_asked_for_in_groups(void **state)
+{
+	(void)state;
+	assert_int_equal(send_chunks(0), MEM_CHUNKS + MEM_CHUNKS / 4 + 1);
+}
+
+/* Where the rate is limited, a chunk that was paid for goes out and waits for no others. */
+static void test_a_limited_rate_has_no_bursts(void **state)
+{
+	(void)state;
+	assert_int_equal(send_chunks(100ull << 30), MEM_CHUNKS + MEM_CHUNKS + 1);
+}
+
 static void test_on_demand_paging_pins_nothing(void **state)
 {
 	struct pair p;
@@ -356,6 +397,8 @@ int main(void)
 		cmocka_unit_test(test_regions_are_kept_while_there_is_room),
 		cmocka_unit_test(test_pins_only_where_data_is),
 		cmocka_unit_test(test_one_batch_of_more_chunks_than_are_looked_ahead),
+		cmocka_unit_test(test_regions_are_asked_for_in_groups),
+		cmocka_unit_test(test_a_limited_rate_has_no_bursts),
 		cmocka_unit_test(test_on_demand_paging_pins_nothing),
 		cmocka_unit_test(test_a_limit_on_regions_shrinks_the_budget),
 		cmocka_unit_test(test_a_limit_below_the_budget_shrinks_it),
