@@ -26,6 +26,7 @@ struct number {
 
 static const struct number report_numbers[] = {
 	REPORT_NUMBER(nr_channels),
+	REPORT_NUMBER(nr_fallbacks),
 	REPORT_NUMBER(started_ns),
 	REPORT_NUMBER(total_ns),
 	REPORT_NUMBER(setup_ns),

@@ -77,6 +77,9 @@ static void print_choices(FILE *out, const struct migration_report *r)
 	if (r->verified)
 		fputs("   verified", out);
 	fputc('\n', out);
+	if (r->nr_fallbacks)
+		fprintf(out, "  %u of %u channels fell back to TCP: RDMA did not work\n",
+			r->nr_fallbacks, r->nr_channels);
 }
 
 static void print_round(FILE *out, const char *name, const struct round_report *r)

@@ -36,6 +36,7 @@ struct send_stats {
 	uint64_t raw_pages;
 	uint64_t compressed_pages;
 	uint64_t wire_bytes;
+	uint32_t nr_fallbacks; /* 1: the channel goes on as a stream since this round */
 };
 
 struct pagechan;

@@ -85,7 +85,8 @@ struct migration_report {
 	char codec[16];
 	char policy[16]; /* the source's; "" at the destination */
 	uint32_t nr_channels;
-	bool verified; /* digests of RAM and state compared equal */
+	uint32_t nr_fallbacks; /* of them, that go by TCP since RDMA did not work */
+	bool verified;         /* digests of RAM and state compared equal */
 
 	uint64_t started_ns;
 	uint64_t total_ns; /* up to now, or to the end */

@@ -258,6 +258,7 @@ static void add_stats(struct send_stats *to, const struct send_stats *from)
 	to->raw_pages += from->raw_pages;
 	to->compressed_pages += from->compressed_pages;
 	to->wire_bytes += from->wire_bytes;
+	to->nr_fallbacks += from->nr_fallbacks;
 }
 
 int sender_finish(struct sender *s, struct send_stats *stats, struct err *e)

@@ -72,6 +72,7 @@ static void record_round(struct migration_source *s, const struct send_stats *st
 	r->compressed_pages += stats->compressed_pages;
 	r->wire_bytes += stats->wire_bytes;
 	s->report.wire_bytes += stats->wire_bytes;
+	s->report.nr_fallbacks += stats->nr_fallbacks;
 	s->report.bytes_per_s =
 		(uint64_t)((double)stats->wire_bytes * 1e9 / (double)(duration_ns + 1));
 	s->report.remaining_bytes = 0;

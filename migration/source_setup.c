@@ -74,6 +74,9 @@ static int choose_transport(struct migration_source *s, const Godwit__HelloAck *
 	}
 	log_warning("%s: going over TCP: %s", s->uri.text, e->msg);
 	err_clear(e);
+	pthread_mutex_lock(&s->lock);
+	s->report.nr_fallbacks = s->params.nr_channels;
+	pthread_mutex_unlock(&s->lock);
 	return 0;
 }
 

@@ -19,6 +19,7 @@ struct rdma_chan {
 	struct pipeline *pipeline; /* NULL: RDMA never came to be */
 	struct pagechan *stream;   /* NULL: pages go by RDMA */
 	uint32_t round;
+	bool told; /* of having fallen back */
 };
 
 static struct rdma_chan *self(struct pagechan *c)
@@ -143,7 +144,11 @@ static int rdma_barrier(struct pagechan *c, uint32_t round, struct send_stats *s
 		return finish_by_rdma(r, round, stats, e);
 	if (!r->stream)
 		fall_back(r, stats, e);
-	return r->stream ? r->stream->ops->barrier(r->stream, round, stats, e) : -e->code;
+	if (!r->stream)
+		return -e->code;
+	stats->nr_fallbacks += !r->told;
+	r->told = true;
+	return r->stream->ops->barrier(r->stream, round, stats, e);
 }
 
 static void rdma_shutdown(struct pagechan *c)

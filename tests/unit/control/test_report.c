@@ -24,6 +24,7 @@ static struct migration_report sample(uint32_t nr_rounds)
 		.codec = "auto",
 		.policy = "patient",
 		.nr_channels = 2,
+		.nr_fallbacks = 1,
 		.verified = true,
 		.started_ns = 123456789,
 		.total_ns = 1520000000,
@@ -133,6 +134,7 @@ static void test_text(void **state)
 	expect_narrow(text);
 	assert_non_null(strstr(text, "Migrated to tcp:127.0.0.1:4444 in 1.52 s\n"));
 	assert_non_null(strstr(text, "verified"));
+	assert_non_null(strstr(text, "1 of 2 channels fell back to TCP"));
 	assert_non_null(strstr(text, "limit 30.0 ms  predicted 12.3 ms  claimed 8.10 ms"));
 	assert_non_null(strstr(text, "guest felt 9.20 ms at the switch-over, at most 1.10 ms"));
 	free(text);

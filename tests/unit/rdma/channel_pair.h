@@ -41,6 +41,7 @@ struct pair {
 	struct pagechan *chan;
 	struct fault *fault; /* the destination's, or NULL */
 	uint32_t round;
+	uint32_t nr_fallbacks; /* as the channel counts them, in the rounds so far */
 };
 
 /* ---- the rig ---- */
@@ -221,7 +222,10 @@ static inline int send_round(struct pair *p, uint32_t stride, struct err *e)
 	}
 	if (b.nr_runs && p->chan->ops->send(p->chan, &b, &stats, e) < 0)
 		return -e->code;
-	return p->chan->ops->barrier(p->chan, p->round, &stats, e);
+	if (p->chan->ops->barrier(p->chan, p->round, &stats, e) < 0)
+		return -e->code;
+	p->nr_fallbacks += stats.nr_fallbacks;
+	return 0;
 }
 
 static inline int send_all(struct pair *p, struct err *e)

@@ -17,6 +17,7 @@ static void test_pages_arrive_in_any_order_of_completions(void **state)
 		must_open(&p);
 		must_send_all(&p);
 		assert_true(fake_verbs_written_bytes(p.fake) > MEM_BYTES / 2);
+		assert_int_equal(p.nr_fallbacks, 0);
 		break_pair(&p);
 	}
 }
@@ -309,6 +310,7 @@ static void something_happens(void (*what)(struct fake_verbs *f), bool fallback,
 	what(p.fake);
 	if (fallback) {
 		must_send_all(&p);
+		assert_int_equal(p.nr_fallbacks, 1);
 	} else {
 		assert_true(send_all(&p, &e) < 0);
 		if (!strstr(e.msg, text))
@@ -371,6 +373,7 @@ static void test_no_device(void **state)
 	must_open(&p);
 	must_send_all(&p);
 	assert_int_equal(fake_verbs_written_bytes(p.fake), 0);
+	assert_int_equal(p.nr_fallbacks, 1);
 	break_pair(&p);
 }
 
