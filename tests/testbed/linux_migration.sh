@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# A stock Debian kernel with a busy userspace is booted in one VMM, migrated over TCP to another,
-# and must carry on: memory, clocks, timer, kernel log, reboot, power-off.
+# A stock Debian kernel with a busy userspace is booted in one VMM, migrated to another, and must carry on: memory,
+# clocks, timer, kernel log, reboot, power-off.
 #
 # Runs in the testbed host, with --verify: tests/testbed/linux_migration.sh GUEST-DIR [MIGRATE-OPTION]...
-# CPUS=N in the environment gives the guest N vCPUs (default 1).
+# CPUS=N in the environment gives the guest N vCPUs (default 1), LISTEN=URI says how it goes (default over TCP;
+# rdma:10.7.0.1:0 makes a soft-RoCE device for it: host run --rdma).
 # Prints "ok NAME" or "FAIL NAME: why" for each thing it looks at.
 # shellcheck source-path=SCRIPTDIR
 set -uo pipefail
@@ -18,6 +19,7 @@ guest=$1
 shift
 build=$root/build/release
 cpus=${CPUS:-1}
+listen=${LISTEN:-tcp:127.0.0.1:0}
 
 # The value of field $2 in the last whole busy line of log $1.
 busy_field() { grep 'real_drift_us=' "$work/$1.log" | tail -n 1 | sed -n "s/.*\b$2=\(-\?[0-9]*\).*/\1/p"; }
@@ -85,6 +87,11 @@ mkfifo "$work/never"
 exec {never}<>"$work/never"
 on_failure() { tail -n 25 "$work"/*.log >&2; }
 
+if [[ $listen == rdma:* ]]; then
+	# shellcheck source=rdma_host.sh
+	source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/rdma_host.sh"
+	expect "a soft-RoCE device" device_alone
+fi
 start_vmm source run --serial stdio --kernel "$guest/vmlinux" --initrd "$guest/initramfs.cpio" \
 	--append "$(cat "$guest/cmdline") busy.rate=100 busy.mem=16" --memory 256M \
 	--cpus "$cpus"
@@ -94,7 +101,7 @@ expect "Linux boots and its userspace is busy" \
 expect "Linux uses every CPU" grep -q "busy start .*cpus=$cpus\b" "$work/source.log"
 expect "it says what time it is" ask_clock source
 low=$clock_low high=$clock_high
-start_vmm destination receive --serial stdio tcp:127.0.0.1:0
+start_vmm destination receive --serial stdio "$listen"
 uri=$(listening destination)
 expect "the destination listens" test -n "$uri"
 "$build/godwit" migrate "$work/source.qmp" "$uri" --verify "$@" >"$work/report.log" 2>&1

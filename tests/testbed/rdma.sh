@@ -15,10 +15,11 @@ source "$here/report.sh"
 # shellcheck source=rdma_host.sh
 source "$here/rdma_host.sh"
 
-# An ordinary user's: what may be pinned is limited.
+# An ordinary user's: what may be pinned is limited, and where there are no user namespaces either, guest memory is a
+# memfd of small pages.
 limited_to() { # KIB COMMAND...
 	ulimit -l "$1"
-	exec /usr/bin/setpriv --bounding-set=-ipc_lock --inh-caps=-ipc_lock "${@:2}"
+	exec /usr/bin/setpriv --bounding-set=-ipc_lock,-sys_admin --inh-caps=-ipc_lock,-sys_admin "${@:2}"
 }
 export -f limited_to
 
@@ -50,7 +51,16 @@ soak() {
 	timeout 300 "$godwit" nested soak --count 4 --over rdma:10.7.0.1 --patience 120s >"$work/soak" 2>&1
 }
 doctor_says() { "$godwit" doctor | grep -q -- "$1"; }
+has_small_pages() {
+	local fd
+	for fd in /proc/"$1"/fd/*; do
+		[[ $(readlink "$fd") != /memfd:godwit-guest-memory* ]] || return 0
+	done
+	return 1
+}
 says() { grep -q -- "$2" "$work/$1.log"; }
+
+warned_twice() { (($(grep -c -- "$2" "$work/$1.log") == 2)); } # as destination, then as source
 
 # arrived NAME: the guest has moved there and works; that VMM is where it is from now on.
 arrived() {
@@ -111,9 +121,11 @@ expect "whole" arrived grouped
 too_low() { listen low rdma:10.7.0.1:0 bash -c 'limited_to 4096 "$@"' limited; }
 expect "a limit below everything: no destination" not too_low
 expect "and what to set" says low 'RLIMIT_MEMLOCK.*ulimit -l'
+echo 0 >/proc/sys/user/max_user_namespaces
 listen lower rdma:10.7.0.1:0 bash -c 'limited_to 6144 "$@"' limited
 expect "a low limit: a smaller budget, with a warning" says lower 'allows 5120 KiB of the budget'
 expect "and it moves" migrate
+expect "into memory of small pages" has_small_pages "$pid"
 expect "whole" arrived lower
 expect "nothing is left" nothing_is_left
 
@@ -126,6 +138,7 @@ deleting=$!
 expect "the device is taken away: the error says so" failed_as 'RDMA.*device'
 expect "the guest goes on without it" works "$at"
 expect "nothing stays pinned" within 20 pins_nothing "$at_pid"
+expect "a low limit at the source: a smaller budget, too" warned_twice lower 'allows 5120 KiB of the budget'
 expect "no device: no destination" not listen five rdma:10.7.0.1:0
 expect "and what to do" says five "godwit doctor"
 listen six rdma:10.7.0.1:0 -- --rdma-fallback tcp
@@ -141,5 +154,6 @@ rdma link del rxe0 &
 wait "$migrating"
 expect "taken away with leave to go on: over TCP" test $? = 0
 expect "which is said" says six 'channel 0 goes on over TCP'
+expect "and in the report" grep -q '1 of 1 channels fell back to TCP' "$work/report"
 expect "whole" arrived seven
 report_end
