@@ -31,6 +31,13 @@ page_rates() {
 		}'
 }
 
+# again_rates REPORT: MB/s of its second round; CPU time and pinning are of the whole, hence of no use here.
+again_rates() {
+	sed -n '/"number": 2,/,$p' "$1" >"$1.rounds"
+	awk -v ns="$(field duration_ns "$1.rounds")" -v pages="$(field raw_pages "$1.rounds")" \
+		'BEGIN { printf "%.1f - - -\n", pages * 4096 / ns * 1000 }'
+}
+
 # median FILE COLUMN; most FILE COLUMN; spread FILE: the first column, least to most.
 median() {
 	awk -v c="$2" '{ print $c }' "$1" | sort -n | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'
@@ -40,15 +47,17 @@ spread() { awk '{ print $1 }' "$1" | sort -n | sed -n '1p;$p' | paste -sd- | sed
 
 row() { printf '%-26s %8s %18s %12s %16s %10s\n' "$@"; }
 
-# throughput_table FOLDER: the medians of FOLDER/{limit,all,16M,tcp}-{1,2}, which write_bw and pages_by wrote.
+# throughput_table FOLDER: the medians of FOLDER/{limit,all,16M,again,tcp}-{1,2}, as far as they are there, which
+# write_bw, pages_by and pages_again wrote.
 throughput_table() {
 	local nr kind file limit
 	row "medians of $rounds" "MB/s" "spread" "of the limit" "CPU ms/GiB" "ms to 0"
 	for nr in 1 2; do
 		limit=$(median "$1/limit-$nr" 1)
 		row "ib_write_bw, $nr QP" "$limit" "$(spread "$1/limit-$nr")" "" "" ""
-		for kind in all 16M tcp; do
+		for kind in all 16M again tcp; do
 			file=$1/$kind-$nr
+			[[ -e $file ]] || continue
 			row "$(row_name "$kind" "$nr")" "$(median "$file" 1)" "$(spread "$file")" \
 				"$(awk -v a="$(median "$file" 1)" -v b="$limit" 'BEGIN { if (b > 0) printf "%.2f", a / b }')" \
 				"$(median "$file" 2)/$(median "$file" 3)" "$(most "$file" 4)"
@@ -58,4 +67,10 @@ throughput_table() {
 	echo "ms to 0: the longest time from the end of a migration until nothing was pinned."
 }
 
-row_name() { [[ $1 == tcp ]] && echo "godwit tcp:, $2 stream(s)" || echo "godwit rdma:, $2 QP, $1"; }
+row_name() {
+	case $1 in
+	tcp) echo "godwit tcp:, $2 stream(s)" ;;
+	again) echo "  all, in the second round" ;;
+	*) echo "godwit rdma:, $2 QP, $1" ;;
+	esac
+}
