@@ -74,14 +74,20 @@ void rig_await_workload(struct vm *vm)
 	}
 }
 
-static void add_disks(struct vm_config *config, const char *const *disks)
+static void add_device(struct vm_config *config, const char *type, const char *text)
 {
-	for (uint32_t i = 0; i < RIG_MAX_DISKS && disks[i]; i++) {
-		struct virtio_spec *spec = &config->virtio[config->nr_virtio++];
+	struct virtio_spec *spec = &config->virtio[config->nr_virtio++];
 
-		snprintf(spec->type, sizeof(spec->type), "virtio-blk");
-		snprintf(spec->spec, sizeof(spec->spec), "%s", disks[i]);
-	}
+	snprintf(spec->type, sizeof(spec->type), "%s", type);
+	snprintf(spec->spec, sizeof(spec->spec), "%s", text);
+}
+
+static void add_devices(struct vm_config *config, const char *const *disks, const char *net)
+{
+	for (uint32_t i = 0; i < RIG_MAX_DISKS && disks[i]; i++)
+		add_device(config, "virtio-blk", disks[i]);
+	if (net)
+		add_device(config, "virtio-net", net);
 }
 
 struct vm *rig_boot(const struct rig_guest *guest)
@@ -100,7 +106,7 @@ struct vm *rig_boot(const struct rig_guest *guest)
 	struct err e = ERR_INIT;
 	struct vm *vm;
 
-	add_disks(&config, g->disks);
+	add_devices(&config, g->disks, g->net);
 	if (vm_new(&config, on_event, NULL, &vm, &e) < 0 || vm_boot(vm, &e) < 0 ||
 	    vm_resume(vm, &e) < 0)
 		fail_msg("booting the workload guest: %s", e.msg);
@@ -120,7 +126,7 @@ static int build_as_described(void *ctx, struct vm_config *config, struct vm **v
 	struct rig_migration *m = ctx;
 	struct vm_config here = {.nr_virtio = 0};
 
-	add_disks(&here, m->disks);
+	add_devices(&here, m->disks, m->net);
 	if (vm_config_take_back_ends(config, &here, e) < 0)
 		return -e->code;
 	config->serial = getenv("RIG_SERIAL");
@@ -134,6 +140,7 @@ static struct migration_destination *start_destination(struct link_listener *lis
 									: build_as_described,
 						      .build_ctx = m->build ? m->ctx : m,
 						      .fault = m->destination_fault,
+						      .announce = m->params.announce,
 						      .rdma_pin_bytes = m->params.rdma_pin_bytes,
 						      .rdma_fallback = m->params.rdma_fallback,
 						      .verbs = m->params.verbs,

@@ -27,6 +27,7 @@ struct rig_guest {
 	bool nested;                      /* it is a hypervisor */
 	const char *cpu;                  /* model; NULL: host */
 	const char *disks[RIG_MAX_DISKS]; /* as for --disk; NULL ends them */
+	const char *net;                  /* as for --net; NULL: none */
 };
 
 /* Boot it and wait until the workload runs. NULL: 64 MiB, one vCPU, defaults. */
@@ -49,6 +50,7 @@ struct rig_migration {
 	void (*meanwhile)(struct migration_source *s, struct migration_destination *d, void *ctx);
 	void *ctx;
 	const char *disks[RIG_MAX_DISKS]; /* where they are at the destination */
+	const char *net;                  /* its back end there */
 	/* Results. */
 	struct migration_report source;
 	struct migration_report destination;
