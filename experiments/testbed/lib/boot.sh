@@ -15,7 +15,7 @@ followers=()
 # time limits in there are, too, and two hosts differ.
 twice_tsc_khz() { sed -n '/^bogomips/ { s/.*: \([0-9]*\)\.\([0-9][0-9]\)$/\1\20/p; q }' /proc/cpuinfo; }
 
-# qemu_compose MEMORY INITRAMFS APPEND: QEMU's command into `qemu_words`. SVM needs nothing of the
+# qemu_compose MEMORY INITRAMFS APPEND [CPU]: QEMU's command into `qemu_words`. SVM needs nothing of the
 # machine but the CPU; TCG has a thread for each CPU. The kernel is the uncompressed ELF (PVH): no
 # decompression. The caller may set `processors` (1).
 qemu_compose() {
@@ -23,7 +23,7 @@ qemu_compose() {
 	((${processors:-1} == 1)) || threads=multi
 	khz=$(twice_tsc_khz)
 	# shellcheck disable=SC2054 # QEMU's commas
-	qemu_words=(qemu-system-x86_64 -accel "tcg,thread=$threads,tb-size=512" -cpu "EPYC,+svm,+npt"
+	qemu_words=(qemu-system-x86_64 -accel "tcg,thread=$threads,tb-size=512" -cpu "${4:-EPYC,+svm,+npt}"
 		-smp "${processors:-1}" -m "$1" -M pc,usb=off -nodefaults -no-user-config -display none -no-reboot
 		-rtc base=utc -kernel "$packages/vmlinux" -initrd "$2"
 		-append "console=ttyS0 panic=-1 tsc=reliable no_timer_check${khz:+ tsc_early_khz=$((khz / 2))} $3")

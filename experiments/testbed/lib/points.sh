@@ -5,6 +5,7 @@
 #
 # `dir` is the testbed's folder:
 #   points          a line each: NAME ADDRESS MAC MEMORY
+#   disks, cpus     a line each: [NAME=]FILE, [NAME=]MODEL
 #   net/            the switch: its sockets, pid, log
 #   initramfs.cpio  what all points boot; line, operator, switch: programs for this side
 #   NAME/           a point: commands (its operator's socket), pid, operator.pid, log (kernel),
@@ -53,6 +54,7 @@ points_define() {
 		echo "client 10.77.0.100 52:54:00:77:00:64 512M" >>"$dir/points"
 	fi
 	printf '%s\n' "${disks[@]}" >"$dir/disks"
+	printf '%s\n' "${cpus[@]}" >"$dir/cpus"
 }
 
 compile() {
@@ -125,6 +127,9 @@ point_disks() {
 	fi
 }
 
+# point_cpu NAME: its CPU model; nothing: the usual one.
+point_cpu() { sed -n "s/^$1=//p; /^[a-z]=/!p" "$dir/cpus" | sed -n '$p'; }
+
 # wait_socket PATH: until somebody has made it.
 wait_socket() {
 	local tries
@@ -149,7 +154,7 @@ point_start() {
 	hosts=$(awk '{ printf "%s%s=%s", sep, $2, $1; sep = "," }' "$dir/points")
 	point_disks "$point"
 	qemu_compose "$size" "$dir/initramfs.cpio" "quiet rdinit=/init point.name=$point \
-point.ip=$ip/24 point.hosts=$hosts${scratch_device:+ point.scratch=$scratch_device}"
+point.ip=$ip/24 point.hosts=$hosts${scratch_device:+ point.scratch=$scratch_device}" "$(point_cpu "$point")"
 	words+=(-serial "file:$dir/$point/log" -device virtio-rng-pci
 		-netdev "stream,id=net,server=off,addr.type=unix,addr.path=$dir/net/$point.port"
 		-device "virtio-net-pci,netdev=net,mac=$mac,romfile="
