@@ -128,7 +128,8 @@ void mailbox_post(struct mailbox *m, const struct mail *mail)
 	m->tail = &letter->next;
 	m->nr++;
 	pthread_mutex_unlock(&m->lock);
-	eventfd_write(m->wake_fd, 1); /* full: it is readable already */
+	if (!mail->can_wait)
+		eventfd_write(m->wake_fd, 1); /* full: it is readable already */
 }
 
 void mailbox_drain(struct mailbox *m)

@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <uv.h>
 
@@ -25,6 +26,7 @@ struct mail {
 	enum migration_status status;
 	uint32_t round;
 	struct vm_event event;
+	bool can_wait; /* the loop is not woken for it: it comes with whatever is posted next */
 };
 
 typedef void (*mail_fn)(void *ctx, const struct mail *mail);

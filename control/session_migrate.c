@@ -10,7 +10,9 @@
 static void on_status(void *ctx, enum migration_status status)
 {
 	struct session *s = ctx;
-	struct mail mail = {.kind = MAIL_STATUS, .status = status};
+	/* DEVICE: the guest stands, or is about to. STOP follows, or RESUME, or the end. */
+	struct mail mail = {
+		.kind = MAIL_STATUS, .status = status, .can_wait = status == MIGRATION_DEVICE};
 
 	mailbox_post(s->mailbox, &mail);
 }

@@ -82,6 +82,27 @@ static void test_nested_drain(void **state)
 	exchange(true);
 }
 
+static void test_what_can_wait_does(void **state)
+{
+	struct reader reader = {.nr = 0};
+	struct err e = ERR_INIT;
+	uv_loop_t loop;
+
+	(void)state;
+	uv_loop_init(&loop);
+	assert_int_equal(mailbox_new(&loop, on_mail, &reader, &reader.mailbox, &e), 0);
+	mailbox_post(reader.mailbox,
+		     &(struct mail){.kind = MAIL_ROUND, .round = 1, .can_wait = true});
+	uv_run(&loop, UV_RUN_NOWAIT);
+	assert_int_equal(reader.nr, 0);
+	mailbox_post(reader.mailbox, &(struct mail){.kind = MAIL_ROUND, .round = 2});
+	uv_run(&loop, UV_RUN_ONCE);
+	assert_int_equal(reader.nr, 2); /* in their order: on_mail() looks */
+	mailbox_close(reader.mailbox);
+	uv_run(&loop, UV_RUN_DEFAULT);
+	assert_int_equal(uv_loop_close(&loop), 0);
+}
+
 /* A sender that answers every message with another must not hold the loop for ever. */
 static void answer(void *ctx, const struct mail *mail)
 {
@@ -116,6 +137,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_order),
 		cmocka_unit_test(test_nested_drain),
+		cmocka_unit_test(test_what_can_wait_does),
 		cmocka_unit_test(test_one_turn_is_bounded),
 	};
 
