@@ -24,8 +24,8 @@ phases=("$@")
 # shellcheck disable=SC2016
 held() {
 	on "$to" 'rm -f /tmp/held $work/held.qmp; : >/tmp/held; [[ -p /tmp/go ]] || mkfifo /tmp/go
-		background held build/release/tests/rig/godwit-held '"$1"' 8:9 receive \
-			rdma:'"$(address_of "$to")"':4444 $work/held.qmp 8>/tmp/held 9<>/tmp/go
+		background held build/release/tests/rig/godwit-held '"$1"' 8:9 \
+			--incoming rdma:'"$(address_of "$to")"':4444 --qmp unix:$work/held.qmp 8>/tmp/held 9<>/tmp/go
 		wait_for 60 $pid $work/held.log "^waiting for"'
 }
 
