@@ -186,15 +186,6 @@ static int enter_image(int vcpu_fd, void *arg, struct err *e)
 	return cpu_enter_image(vcpu_fd, &job->vm->caps, job->vm->mem, &job->entry, e);
 }
 
-/* An SMI takes a CPU to SMBASE + 0x8000 (Intel SDM vol. 3C, 34.4). What kvm-unit-tests' svm sends
- * has to come back from there, as from any firmware: RSM. */
-static int put_smi_handler(struct vm *vm, struct err *e)
-{
-	static const uint8_t rsm[] = {0x0f, 0xaa};
-
-	return vm->config.test_devices ? guest_mem_write(vm->mem, 0x38000, rsm, sizeof(rsm), e) : 0;
-}
-
 static int load_image(struct vm *vm, struct err *e)
 {
 	struct acpi_mmio_device virtio[VIRTIO_MAX_DEVICES];
@@ -206,8 +197,6 @@ static int load_image(struct vm *vm, struct err *e)
 	uint64_t rsdp_gpa;
 	int ret = acpi_install(vm->mem, &acpi, &rsdp_gpa, e);
 
-	if (ret == 0)
-		ret = put_smi_handler(vm, e);
 	if (ret == 0)
 		ret = boot_load(vm->mem, vm->image, rsdp_gpa, &job.entry, e);
 	if (ret == 0)

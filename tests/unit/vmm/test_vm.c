@@ -290,27 +290,6 @@ static void put_awake(struct tiny *t)
 	must(guest_mem_write(vm_mem(t->vm), 0x5000, awake, sizeof(awake), e));
 }
 
-/* Only where test devices are: RSM where an SMI takes a CPU. */
-static void smis_come_back(void **state)
-{
-	static const bool test_devices[] = {false, true};
-	static const uint8_t nop[] = {0x90};
-
-	(void)state;
-	need_kvm();
-	for (size_t i = 0; i < sizeof(test_devices) / sizeof(test_devices[0]); i++) {
-		const struct vm_config config = {.memory_bytes = 16 << 20,
-						 .nr_cpus = 1,
-						 .debug_exit = true,
-						 .test_devices = test_devices[i]};
-		struct tiny t;
-
-		tiny_new_as(&t, config, nop, sizeof(nop));
-		assert_int_equal(tiny_word(&t, 0x38000) & 0xffff, test_devices[i] ? 0xaa0f : 0);
-		tiny_free(&t);
-	}
-}
-
 /* Asleep it may be paused, goes to another host as it is, and is woken there. */
 static void a_sleeping_guest_travels(void **state)
 {
@@ -467,7 +446,6 @@ int main(void)
 		cmocka_unit_test(a_triple_fault_is_a_reset),
 		cmocka_unit_test(state_arrives_as_it_left),
 		cmocka_unit_test(a_pending_reset_travels),
-		cmocka_unit_test(smis_come_back),
 		cmocka_unit_test(a_sleeping_guest_travels),
 		cmocka_unit_test(nothing_wakes_who_does_not_sleep),
 		cmocka_unit_test(broken_state_is_refused),
