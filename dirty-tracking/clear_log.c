@@ -12,6 +12,7 @@
 
 #include "dirty-tracking/kinds.h"
 #include "vmm/base/log.h"
+#include "vmm/mem_slots.h"
 
 struct clear_log_tracker {
 	struct dirty_tracker base; /* first */
@@ -76,10 +77,10 @@ static int claim_in_slot(struct dirty_tracker *t, const struct mem_slot *slot,
 static int claim(struct dirty_tracker *t, const struct bitmap *set, uint64_t first, uint64_t nr,
 		 struct err *e)
 {
-	const struct guest_mem *mem = vm_mem(t->vm);
+	const struct mem_slots *slots = vm_mem_slots(t->vm);
 
-	for (uint32_t i = 0; i < guest_mem_nr_slots(mem); i++)
-		if (claim_in_slot(t, guest_mem_slot(mem, i), set, first, first + nr, e) < 0)
+	for (uint32_t i = 0; i < mem_slots_nr(slots); i++)
+		if (claim_in_slot(t, mem_slots_at(slots, i), set, first, first + nr, e) < 0)
 			return -e->code;
 	return 0;
 }

@@ -6,6 +6,7 @@
 #include <sys/ioctl.h>
 
 #include "dirty-tracking/kinds.h"
+#include "vmm/mem_slots.h"
 
 static const struct {
 	const struct dirty_ops *ops;
@@ -72,10 +73,10 @@ int dirty_claim(struct dirty_tracker *t, const struct bitmap *set, uint64_t firs
 
 int dirty_read_kvm_log(struct vm *vm, struct bitmap *scratch, struct bitmap *set, struct err *e)
 {
-	const struct guest_mem *mem = vm_mem(vm);
+	const struct mem_slots *slots = vm_mem_slots(vm);
 
-	for (uint32_t i = 0; i < guest_mem_nr_slots(mem); i++) {
-		const struct mem_slot *slot = guest_mem_slot(mem, i);
+	for (uint32_t i = 0; i < mem_slots_nr(slots); i++) {
+		const struct mem_slot *slot = mem_slots_at(slots, i);
 		uint64_t first_word = slot->gpa / PAGE_BYTES / 64;
 		uint64_t nr_words = (slot->bytes / PAGE_BYTES + 63) / 64;
 		struct kvm_dirty_log log = {.slot = slot->index,

@@ -5,7 +5,8 @@
  * thread; claim runs on page-channel workers, at the same time for different chunks.
  *
  * The contract every tracker keeps, and tests/integration checks against an oracle:
- *   a page written after the moment it was claimed is in the set of a later collect.
+ *   a page written after the moment it was claimed is in the set of a later collect,
+ *   whichever of KVM's address spaces the CPU was in (vmm/mem_slots.h).
  * So whoever claims a page and then reads it has either the newest bytes or will be told again.
  *
  * Adding one: a file that fills in dirty_ops, and a line in the table of dirty.c.

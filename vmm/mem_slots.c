@@ -4,6 +4,7 @@
 #include <linux/kvm.h>
 #include <pthread.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
 
@@ -11,6 +12,8 @@ struct mem_slots {
 	/* immutable after new */
 	int vm_fd;
 	const struct guest_mem *mem;
+	uint32_t nr;
+	struct mem_slot slots[MEM_MAX_SLOTS * MEM_MAX_ADDRESS_SPACES];
 
 	pthread_mutex_t lock; /* guards the rest */
 	bool joined;
@@ -18,10 +21,29 @@ struct mem_slots {
 	struct err failure; /* the thread's until it is joined */
 };
 
+static void lay_out(struct mem_slots *s, uint32_t nr_spaces)
+{
+	for (uint32_t space = 0; space < nr_spaces; space++)
+		for (uint32_t i = 0; i < guest_mem_nr_slots(s->mem); i++) {
+			s->slots[s->nr] = *guest_mem_slot(s->mem, i);
+			s->slots[s->nr++].index |= space << 16;
+		}
+}
+
+static int refused(const struct mem_slot *slot, struct err *e)
+{
+	char space[40] = "";
+
+	if (slot->index >> 16)
+		snprintf(space, sizeof(space), " of address space %u", slot->index >> 16);
+	return err_sys(e, "KVM does not take guest memory slot %u%s (%llu MiB)",
+		       slot->index & 0xffff, space, (unsigned long long)(slot->bytes >> 20));
+}
+
 static int set_slots(const struct mem_slots *s, uint32_t flags, struct err *e)
 {
-	for (uint32_t i = 0; i < guest_mem_nr_slots(s->mem); i++) {
-		const struct mem_slot *slot = guest_mem_slot(s->mem, i);
+	for (uint32_t i = 0; i < s->nr; i++) {
+		const struct mem_slot *slot = &s->slots[i];
 		struct kvm_userspace_memory_region r = {
 			.slot = slot->index,
 			.flags = flags,
@@ -32,8 +54,7 @@ static int set_slots(const struct mem_slots *s, uint32_t flags, struct err *e)
 		};
 
 		if (ioctl(s->vm_fd, KVM_SET_USER_MEMORY_REGION, &r) < 0)
-			return err_sys(e, "KVM does not take guest memory slot %u (%llu MiB)",
-				       slot->index, (unsigned long long)(slot->bytes >> 20));
+			return refused(slot, e);
 	}
 	return 0;
 }
@@ -46,7 +67,8 @@ static void *register_all(void *arg)
 	return NULL;
 }
 
-int mem_slots_new(int vm_fd, const struct guest_mem *mem, struct mem_slots **out, struct err *e)
+int mem_slots_new(int vm_fd, const struct guest_mem *mem, uint32_t nr_spaces,
+		  struct mem_slots **out, struct err *e)
 {
 	struct mem_slots *s = calloc(1, sizeof(*s));
 	int ret;
@@ -55,6 +77,7 @@ int mem_slots_new(int vm_fd, const struct guest_mem *mem, struct mem_slots **out
 		return err_set(e, ERR_SYS, ENOMEM, "out of memory");
 	s->vm_fd = vm_fd;
 	s->mem = mem;
+	lay_out(s, nr_spaces);
 	pthread_mutex_init(&s->lock, NULL);
 	ret = pthread_create(&s->thread, NULL, register_all, s);
 	if (ret) {
@@ -88,6 +111,16 @@ int mem_slots_await(struct mem_slots *s, struct err *e)
 		return 0;
 	*e = s->failure;
 	return -e->code;
+}
+
+uint32_t mem_slots_nr(const struct mem_slots *s)
+{
+	return s->nr;
+}
+
+const struct mem_slot *mem_slots_at(const struct mem_slots *s, uint32_t i)
+{
+	return i < s->nr ? &s->slots[i] : NULL;
 }
 
 int mem_slots_set_logging(struct mem_slots *s, bool on, struct err *e)

@@ -31,6 +31,7 @@ void vcpu_caps_init(int vm_fd, struct vcpu_caps *caps)
 			bytes > (int)VCPU_XSAVE_MIN_BYTES ? (uint32_t)bytes : VCPU_XSAVE_MIN_BYTES,
 		.sregs2 = kvm_check(vm_fd, KVM_CAP_SREGS2) > 0,
 		.xcrs = kvm_check(vm_fd, KVM_CAP_XCRS) > 0,
+		.smm = kvm_check(vm_fd, KVM_CAP_X86_SMM) > 0,
 		.tsc_control = kvm_check(vm_fd, KVM_CAP_TSC_CONTROL) > 0,
 	};
 }
@@ -232,6 +233,18 @@ static int check_xcrs(const struct vcpu_caps *caps, const struct vcpu_state *s, 
 	return 0;
 }
 
+static int check_smm(const struct vcpu_caps *caps, const struct vcpu_state *s, struct err *e)
+{
+	bool used = s->events.flags & KVM_VCPUEVENT_VALID_SMM &&
+		    (s->events.smi.smm || s->events.smi.pending);
+
+	if (!used || caps->smm)
+		return 0;
+	return err_set(e, ERR_UNSUPPORTED, ENOTSUP,
+		       "a CPU of the guest is in system management mode or about to be, and this "
+		       "host's KVM has none (KVM_CAP_X86_SMM)");
+}
+
 int vcpu_state_check(const struct vcpu_caps *caps, const struct cpuid *host,
 		     const struct vcpu_state *s, struct err *e)
 {
@@ -243,6 +256,8 @@ int vcpu_state_check(const struct vcpu_caps *caps, const struct cpuid *host,
 		ret = nested_state_check(&s->nested, &caps->nested, e);
 	if (ret == 0)
 		ret = check_xcrs(caps, s, e);
+	if (ret == 0)
+		ret = check_smm(caps, s, e);
 	if (ret < 0)
 		return ret;
 	if (s->xsave_bytes > caps->xsave_bytes)
@@ -292,6 +307,15 @@ static int load_tsc(int fd, const struct vcpu_caps *caps, const struct vcpu_stat
 	return msr_set(fd, MSR_TSC, s->tsc + cycles, e);
 }
 
+static int set_smm(int fd, const struct vcpu_state *s, struct err *e)
+{
+	struct kvm_vcpu_events events = {.flags = KVM_VCPUEVENT_VALID_SMM, .smi = s->events.smi};
+
+	if (!(s->events.flags & KVM_VCPUEVENT_VALID_SMM))
+		return 0;
+	return VCPU_IOCTL(fd, KVM_SET_VCPU_EVENTS, &events, e);
+}
+
 /*
  * Ordering rules:
  *  - CPUID first: it decides which bits of CR4, EFER, XCR0 and which MSRs KVM takes.
@@ -305,6 +329,8 @@ static int load_tsc(int fd, const struct vcpu_caps *caps, const struct vcpu_stat
  *  - REGS before events: KVM_SET_REGS discards a pending exception.
  *  - Nested state after REGS, SREGS and MSRs: it takes what they loaded for L2's and puts L1's own
  *    beside it (nested/state.h).
+ *  - System management mode before nested state: in that mode KVM takes other nested states than
+ *    outside (vmx_set_nested_state, svm_set_nested_state), and changing it later ends L2.
  *  - Events last: SREGS, LAPIC and nested state change what is pending.
  */
 int vcpu_state_load(int fd, const struct vcpu_caps *caps, const struct vcpu_state *s,
@@ -333,6 +359,8 @@ int vcpu_state_load(int fd, const struct vcpu_caps *caps, const struct vcpu_stat
 		ret = load_tsc(fd, caps, s, e);
 	if (ret == 0)
 		ret = msrs_load(fd, &s->msrs, e);
+	if (ret == 0 && !nested_state_is_none(&s->nested))
+		ret = set_smm(fd, s, e);
 	if (ret == 0 && !nested_state_is_none(&s->nested))
 		ret = nested_state_load(fd, &s->nested, e);
 	if (ret == 0)

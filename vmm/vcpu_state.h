@@ -22,6 +22,7 @@ struct vcpu_caps {
 	uint32_t xsave_bytes; /* what KVM_GET_XSAVE(2) writes and KVM_SET_XSAVE reads */
 	bool sregs2;          /* KVM_CAP_SREGS2 */
 	bool xcrs;            /* KVM_CAP_XCRS: absent where the CPU, or an L1's, has no XSAVE */
+	bool smm;             /* KVM_CAP_X86_SMM: there is a system management mode */
 	bool tsc_control;     /* KVM_CAP_TSC_CONTROL: the TSC can be scaled */
 	bool tsc_fixed;       /* writes to IA32_TSC are ignored */
 	uint32_t tsc_khz;

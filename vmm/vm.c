@@ -14,6 +14,7 @@
 #include "vmm/dev/devices.h"
 #include "vmm/irqchip.h"
 #include "vmm/kvm.h"
+#include "vmm/smm.h"
 
 /* ---- Making one ---- */
 
@@ -56,7 +57,10 @@ static int create_kvm_vm(struct vm *vm, struct err *e)
 	do {
 		vm->fd = ioctl(vm->kvm_fd, KVM_CREATE_VM, 0);
 	} while (vm->fd < 0 && errno == EINTR); /* a signal while KVM waits for its lock */
-	return vm->fd < 0 ? err_sys(e, "KVM cannot create a virtual machine") : 0;
+	if (vm->fd < 0)
+		return err_sys(e, "KVM cannot create a virtual machine");
+	vm->nr_spaces = vm->config.test_devices ? smm_nr_address_spaces(vm->fd) : 1;
+	return 0;
 }
 
 static void set_irq(void *ctx, uint32_t gsi, bool level)
@@ -111,7 +115,7 @@ static int build(struct vm *vm, struct err *e)
 		ret = vm_stop_locked(vm, e);
 	/* Last, because it holds a lock of KVM's that much of the above takes too. */
 	if (ret == 0)
-		ret = mem_slots_new(vm->fd, vm->mem, &vm->slots, e);
+		ret = mem_slots_new(vm->fd, vm->mem, vm->nr_spaces, &vm->slots, e);
 	if (ret == 0)
 		note_host(vm);
 	return ret;
@@ -197,6 +201,8 @@ static int load_image(struct vm *vm, struct err *e)
 	uint64_t rsdp_gpa;
 	int ret = acpi_install(vm->mem, &acpi, &rsdp_gpa, e);
 
+	if (ret == 0 && vm->config.test_devices)
+		ret = smm_put_handlers(vm->mem, vm->config.nr_cpus, e);
 	if (ret == 0)
 		ret = boot_load(vm->mem, vm->image, rsdp_gpa, &job.entry, e);
 	if (ret == 0)
@@ -390,6 +396,11 @@ uint64_t vm_guest_report_gpa(const struct vm *vm)
 const char *vm_host_notes(const struct vm *vm)
 {
 	return vm->host_notes;
+}
+
+const struct mem_slots *vm_mem_slots(const struct vm *vm)
+{
+	return vm->slots;
 }
 
 int vm_set_dirty_logging(struct vm *vm, bool on, struct err *e)

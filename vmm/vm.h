@@ -178,5 +178,9 @@ uint64_t vm_guest_report_gpa(const struct vm *vm);
  * KVM"); "" when there are none. */
 const char *vm_host_notes(const struct vm *vm);
 
+/* Every slot KVM has of the memory, each with a dirty log (vmm/mem_slots.h). Any thread. */
+struct mem_slots;
+const struct mem_slots *vm_mem_slots(const struct vm *vm);
+
 /* Set or clear KVM_MEM_LOG_DIRTY_PAGES on every slot. */
 int vm_set_dirty_logging(struct vm *vm, bool on, struct err *e);

@@ -8,6 +8,7 @@
 #include "vmm/cpu_model.h"
 #include "vmm/cpu_reset.h"
 #include "vmm/kvm.h"
+#include "vmm/smm.h"
 
 struct cpu_job {
 	struct vm *vm;
@@ -70,7 +71,12 @@ static int set_up(int fd, struct vm *vm, struct vm_cpu *cpu, struct err *e)
 		return ret;
 	cpuid_set_apic_id(&cpu->state.cpuid, id);
 	ret = cpuid_apply(fd, &cpu->state.cpuid, e);
-	return ret < 0 ? ret : vcpu_set_up_mce(vm->kvm_fd, fd, e);
+	if (ret == 0)
+		ret = vcpu_set_up_mce(vm->kvm_fd, fd, e);
+	/* Part of power-on state: so it is there again after a reset. */
+	if (ret == 0 && vm->nr_spaces > 1)
+		ret = smm_set_base(fd, id, e);
+	return ret;
 }
 
 static int probe(int fd, struct vm *vm, struct vm_cpu *cpu, struct err *e)

@@ -45,6 +45,7 @@ struct vm {
 	int kvm_fd;
 	int fd;
 	struct guest_mem *mem;
+	uint32_t nr_spaces;      /* address spaces of KVM that have the memory: vmm/smm.h */
 	struct mem_slots *slots; /* awaited before a vCPU runs or gets its state */
 	struct bus *bus;
 	struct machine machine;

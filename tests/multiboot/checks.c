@@ -1,6 +1,7 @@
 #include "tests/multiboot/checks.h"
 
 #include "tests/multiboot/machine.h"
+#include "tests/multiboot/smm.h"
 
 #define VECTOR       0x77
 #define OTHER_VECTOR 0x66
@@ -297,6 +298,7 @@ const struct check checks[] = {
 	{"cmos", cmos_clock},
 	{"keyboard-controller", keyboard_controller},
 	{"real-mode-vectors", real_mode_vectors},
+	{"smi", smi_comes_back},
 	{"hpet", hpet_counter},
 };
 const uint32_t nr_checks = sizeof(checks) / sizeof(checks[0]);

@@ -3,10 +3,11 @@
  * kvm-unit-tests do: with the number of failures through debug-exit, else through the power-off
  * port. Words with a meaning of their own: "exit=N" ends with N; "shutdown" leaves debug-exit out;
  * "reset" resets the machine by port 0xcf9 once, and counts in CMOS that it came back; "sleep"
- * sleeps (S3) until the clock's alarm and ends with 3.
+ * sleeps (S3) until the clock's alarm and ends with 3; "smm" does what smm_work.h says, for ever.
  */
 #include "tests/multiboot/checks.h"
 #include "tests/multiboot/machine.h"
+#include "tests/multiboot/smm.h"
 
 #define DEBUG_EXIT      0xf4
 #define SHUTDOWN        0x8900
@@ -143,6 +144,8 @@ void main(uint32_t magic, const struct boot_info *info)
 		print("FAIL multiboot magic\n");
 		end(line, 99);
 	}
+	if (find_word(line, "smm"))
+		smm_work();
 	if (find_word(line, "reset"))
 		reset_once();
 	if (find_word(line, "sleep")) {

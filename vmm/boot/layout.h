@@ -8,7 +8,8 @@
  *   0x04000  page tables: PML4, PDPT, 4 directories   (bzImage)
  *   0x10000  command line, up to 64 KiB with its NUL  (PVH, bzImage)
  *   0x20000  end: from here on an image may put its own segments
- *   0x9fc00  reserved up to 1 MiB, as the EBDA and ROMs of a PC; ACPI tables at 0xe0000
+ *   0x9fc00  reserved up to 1 MiB, as the EBDA and ROMs of a PC; ACPI tables at 0xe0000;
+ *            SMI handlers from 0xa0000 to 0xbffff where there are test devices (vmm/smm.h)
  *
  * Multiboot images may lie lower (kvm-unit-tests' realmode is linked to 0x8000), so theirs is
  * short:

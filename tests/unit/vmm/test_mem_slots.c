@@ -25,7 +25,7 @@ struct bench {
 	struct mem_slots *slots;
 };
 
-static void start(struct bench *b, uint64_t bytes)
+static void start_in(struct bench *b, uint64_t bytes, uint32_t nr_spaces)
 {
 	struct err e = ERR_INIT;
 
@@ -35,7 +35,12 @@ static void start(struct bench *b, uint64_t bytes)
 	b->vm_fd = ioctl(b->kvm_fd, KVM_CREATE_VM, 0);
 	assert_true(b->vm_fd >= 0);
 	assert_int_equal(guest_mem_new(bytes, &b->mem, &e), 0);
-	assert_int_equal(mem_slots_new(b->vm_fd, b->mem, &b->slots, &e), 0);
+	assert_int_equal(mem_slots_new(b->vm_fd, b->mem, nr_spaces, &b->slots, &e), 0);
+}
+
+static void start(struct bench *b, uint64_t bytes)
+{
+	start_in(b, bytes, 1);
 }
 
 static void stop(struct bench *b)
@@ -49,7 +54,7 @@ static void stop(struct bench *b)
 /* 0, or why KVM has no dirty log of that slot: ENOENT without a slot, or without logging. */
 static int dirty_log(const struct bench *b, uint32_t slot)
 {
-	static uint64_t bits[2 * GIB / PAGE_BYTES / 64];
+	static uint64_t bits[3 * GIB / PAGE_BYTES / 64];
 	struct kvm_dirty_log log = {.slot = slot, .dirty_bitmap = bits};
 
 	return ioctl(b->vm_fd, KVM_GET_DIRTY_LOG, &log) < 0 ? errno : 0;
@@ -83,6 +88,31 @@ static void logging_waits_for_the_slots(void **state)
 	stop(&b);
 }
 
+static void the_second_address_space_has_slots_and_logs_too(void **state)
+{
+	static const uint32_t numbers[] = {0, 1, 1 << 16, 1 << 16 | 1};
+	struct bench b;
+	struct err e = ERR_INIT;
+
+	(void)state;
+	start_in(&b, 4 * GIB, 2);
+	assert_int_equal(mem_slots_nr(b.slots), 4);
+	for (uint32_t i = 0; i < 4; i++) {
+		assert_int_equal(mem_slots_at(b.slots, i)->index, numbers[i]);
+		assert_int_equal(mem_slots_at(b.slots, i)->gpa, i & 1 ? 4 * GIB : 0);
+	}
+	assert_null(mem_slots_at(b.slots, 4));
+	if (kvm_check(b.vm_fd, KVM_CAP_MULTI_ADDRESS_SPACE) < 2) {
+		assert_int_equal(mem_slots_await(b.slots, &e), -EINVAL);
+		assert_non_null(strstr(e.msg, "memory slot 0 of address space 1 (3072 MiB)"));
+	} else {
+		assert_int_equal(mem_slots_set_logging(b.slots, true, &e), 0);
+		for (uint32_t i = 0; i < 4; i++)
+			assert_int_equal(dirty_log(&b, numbers[i]), 0);
+	}
+	stop(&b);
+}
+
 static void nobody_need_wait(void **state)
 {
 	struct bench b;
@@ -101,7 +131,7 @@ static void a_refusal_is_told_each_time(void **state)
 
 	(void)state;
 	assert_int_equal(guest_mem_new(64 * MIB, &mem, &e), 0);
-	assert_int_equal(mem_slots_new(-1, mem, &slots, &e), 0);
+	assert_int_equal(mem_slots_new(-1, mem, 1, &slots, &e), 0);
 	for (int i = 0; i < 2; i++) {
 		e = (struct err)ERR_INIT;
 		assert_int_equal(mem_slots_await(slots, &e), -EBADF);
@@ -117,6 +147,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(all_of_it_is_there_once_awaited),
 		cmocka_unit_test(logging_waits_for_the_slots),
+		cmocka_unit_test(the_second_address_space_has_slots_and_logs_too),
 		cmocka_unit_test(nobody_need_wait),
 		cmocka_unit_test(a_refusal_is_told_each_time),
 	};

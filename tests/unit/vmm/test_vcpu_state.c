@@ -57,12 +57,39 @@ static void a_host_without_xsave_takes_x87_alone(void **state)
 	assert_non_null(strstr(e.msg, "XCR0 is 0x7"));
 }
 
+/* KVM says VALID_SMM of every vCPU; only one that is in this mode, or about to be, needs it. */
+static void a_host_without_smm_takes_no_cpu_in_it(void **state)
+{
+	const struct vcpu_caps without = {.tsc_khz = 1, .xsave_bytes = VCPU_XSAVE_MIN_BYTES};
+	const struct vcpu_caps with = {
+		.tsc_khz = 1, .xsave_bytes = VCPU_XSAVE_MIN_BYTES, .smm = true};
+	const struct cpuid leaf0 = {.nr = 1};
+	struct vcpu_state s = {.cpuid = leaf0,
+			       .tsc_khz = 1,
+			       .xsave_bytes = VCPU_XSAVE_MIN_BYTES,
+			       .events = {.flags = KVM_VCPUEVENT_VALID_SMM}};
+	struct err e = ERR_INIT;
+
+	(void)state;
+	assert_int_equal(vcpu_state_check(&without, &leaf0, &s, &e), 0);
+	s.events.smi.pending = 1;
+	assert_int_equal(vcpu_state_check(&with, &leaf0, &s, &e), 0);
+	assert_true(vcpu_state_check(&without, &leaf0, &s, &e) < 0);
+	assert_int_equal(e.kind, ERR_UNSUPPORTED);
+	s.events.smi.pending = 0;
+	s.events.smi.smm = 1;
+	e = (struct err)ERR_INIT;
+	assert_true(vcpu_state_check(&without, &leaf0, &s, &e) < 0);
+	assert_non_null(strstr(e.msg, "system management mode"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(an_unusable_segment_has_no_type),
 		cmocka_unit_test(the_hosts_xcr0_is_no_state_of_the_guest),
 		cmocka_unit_test(a_host_without_xsave_takes_x87_alone),
+		cmocka_unit_test(a_host_without_smm_takes_no_cpu_in_it),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
