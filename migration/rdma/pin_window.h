@@ -23,7 +23,9 @@ struct pin_region {
 	void *pin;
 	uint32_t local_key;
 	uint32_t remote_key;
-	uint32_t awaits; /* answers that are still to come */
+	uint32_t awaits;       /* answers that are still to come */
+	uint64_t beside_bytes; /* what was in the window when it was asked for */
+	uint32_t beside_regions;
 	int refused_here;
 	int refused_there;
 	/* The window's: */

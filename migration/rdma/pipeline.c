@@ -1,322 +1,22 @@
 #include "migration/rdma/pipeline.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "migration/rdma/job.h"
-#include "migration/rdma/pin_window.h"
-#include "migration/rdma/registrar.h"
-#include "vmm/base/log.h"
+#include "migration/rdma/pipeline_internal.h"
 
-/* 16 MiB looked ahead, a millisecond of the fastest wire: time enough to pin. More would only cool:
- * what the destination has cleared for us long ago is in no cache any more when it is written. */
-#define NR_JOBS 8u
-/* Taken in and asked for together, while the other half is being written: one message and one
- * answer for all of them, and each thread is woken once. */
-#define NR_GROUP   (NR_JOBS / 2)
-#define NR_FLIGHTS 64u
-#define MARK_TAG   NR_FLIGHTS
-
-/* pin_region.awaits */
-#define AWAITS_HERE  1u
-#define AWAITS_THERE 2u
-
-/* Writes under way that share a completion. */
-struct flight {
-	struct job *job; /* NULL: free */
-	uint32_t nr_places;
-};
-
-struct pipeline {
-	struct pipeline_config config;
-	struct registrar *registrar;
-	struct pin_window *window;
-
-	/* A ring: jobs [first, end), modulo NR_JOBS, in the order they came. */
-	struct job jobs[NR_JOBS];
-	uint32_t first;
-	uint32_t end;
-	uint32_t nr_new; /* that came since the last turn */
-
-	struct flight flights[NR_FLIGHTS];
-	uint32_t nr_places; /* of the send queue that are free */
-	bool marked;
-	bool limited; /* a limit was met, and we have said so */
-
-	/* Regions in the order of their requests; each has a job that waits for it. */
-	struct pin_region *owed[NR_JOBS];
-	uint32_t owed_first;
-	uint32_t owed_end;
-
-	struct batch_run window_runs[BATCH_MAX_RUNS]; /* of the next WINDOW */
-	uint32_t nr_window_runs;
-};
-
-static struct job *job_at(struct pipeline *p, uint32_t i)
-{
-	return &p->jobs[i % NR_JOBS];
-}
+#define MARK_TAG NR_FLIGHTS
 
 static bool is_full(const struct pipeline *p)
 {
-	return p->end - p->first == NR_JOBS;
+	return p->end - p->first == p->nr_ahead;
 }
 
 static void retire(struct pipeline *p)
 {
 	while (p->first != p->end && job_is_done(job_at(p, p->first)))
 		p->first++;
-}
-
-/* ---- the window ---- */
-
-static int send_window(struct pipeline *p, struct err *e)
-{
-	struct batch_head head = {.kind = BATCH_WINDOW};
-	uint32_t nr = p->nr_window_runs;
-
-	p->nr_window_runs = 0;
-	return nr ? batch_out_send(p->config.out, &head, p->window_runs, nr, e) : 0;
-}
-
-static int tell(struct pipeline *p, const struct pin_region *r, enum run_kind kind, struct err *e)
-{
-	p->window_runs[p->nr_window_runs++] = (struct batch_run){
-		.gfn = r->gfn, .nr_pages = (uint16_t)r->nr_pages, .kind = (uint8_t)kind};
-	return p->nr_window_runs == BATCH_MAX_RUNS ? send_window(p, e) : 0;
-}
-
-static int evict(struct pipeline *p, struct pin_region *r, struct err *e)
-{
-	int ret = tell(p, r, RUN_UNPIN, e);
-
-	registrar_unpin(p->registrar, r->pin);
-	pin_window_remove(p->window, r);
-	return ret;
-}
-
-static int make_room(struct pipeline *p, uint32_t nr_pages, struct err *e)
-{
-	struct pin_region *r;
-
-	while (!pin_window_fits(p->window, nr_pages) && (r = pin_window_oldest_idle(p->window)))
-		if (evict(p, r, e) < 0)
-			return -e->code;
-	return 0;
-}
-
-static int ask_for(struct pipeline *p, uint64_t gfn, uint32_t nr_pages, struct pin_region **out,
-		   struct err *e)
-{
-	struct rdma_pin *pin = calloc(1, sizeof(*pin));
-
-	if (!pin)
-		return err_set(e, ERR_SYS, ENOMEM, "out of memory for a pinned region");
-	if (pin_window_add(p->window, gfn, nr_pages, out, e) < 0) {
-		free(pin);
-		return -e->code;
-	}
-	(*out)->awaits = AWAITS_HERE | AWAITS_THERE;
-	pin->gpa = gfn * PAGE_BYTES;
-	pin->bytes = nr_pages * PAGE_BYTES;
-	pin->at = guest_mem_at(p->config.mem, pin->gpa, pin->bytes);
-	pin->owner = *out;
-	registrar_pin(p->registrar, pin);
-	p->owed[p->owed_end++ % NR_JOBS] = *out;
-	return tell(p, *out, RUN_PIN, e);
-}
-
-/* A region that is too small is in the way of the one that has everything. */
-static int clear_chunk(struct pipeline *p, uint64_t *gfn, uint32_t *nr_pages, struct err *e)
-{
-	struct pin_region *r;
-
-	while ((r = pin_window_idle_in_chunk(p->window, *gfn))) {
-		uint64_t end = *gfn + *nr_pages;
-
-		if (r->gfn + r->nr_pages > end)
-			end = r->gfn + r->nr_pages;
-		if (r->gfn < *gfn)
-			*gfn = r->gfn;
-		*nr_pages = (uint32_t)(end - *gfn);
-		if (evict(p, r, e) < 0)
-			return -e->code;
-	}
-	return 0;
-}
-
-/* Give the job its region, pinned already or asked for now; leaves it without one when there is no
- * room yet. */
-static int acquire(struct pipeline *p, struct job *j, struct err *e)
-{
-	uint64_t gfn;
-	uint32_t nr_pages;
-
-	job_hull(j, &gfn, &nr_pages);
-	j->region = pin_window_find(p->window, gfn, nr_pages);
-	if (!j->region) {
-		if (clear_chunk(p, &gfn, &nr_pages, e) < 0 || make_room(p, nr_pages, e) < 0)
-			return -e->code;
-		if (!pin_window_fits(p->window, nr_pages) && !pin_window_any(p->window))
-			return err_set(
-				e, ERR_SYS, ENOMEM,
-				"RDMA: %u pages cannot be pinned at once within %llu KiB: raise "
-				"RLIMIT_MEMLOCK ('ulimit -l') on the side that warned",
-				nr_pages, (unsigned long long)pin_window_budget(p->window) / 1024);
-		if (!pin_window_fits(p->window, nr_pages))
-			return 0;
-		if (ask_for(p, gfn, nr_pages, &j->region, e) < 0)
-			return -e->code;
-	}
-	pin_window_use(p->window, j->region);
-	return 0;
-}
-
-/* In order: a job that waits for room is not overtaken, or it might wait for ever. */
-static int acquire_all(struct pipeline *p, struct err *e)
-{
-	for (uint32_t i = p->first; i != p->end; i++) {
-		struct job *j = job_at(p, i);
-
-		if (!j->region && !job_is_done(j) && acquire(p, j, e) < 0)
-			return -e->code;
-		if (!j->region && !job_is_done(j))
-			break;
-	}
-	return send_window(p, e);
-}
-
-static void forget(struct pipeline *p, struct pin_region *r)
-{
-	for (uint32_t i = p->first; i != p->end; i++)
-		if (job_at(p, i)->region == r)
-			job_at(p, i)->region = NULL;
-	pin_window_remove(p->window, r);
-}
-
-/* A limit of the system was met: make do with what there is, if that is anything. */
-static bool make_do(struct pipeline *p, int code, const char *where)
-{
-	uint64_t rest = pin_window_bytes(p->window);
-	bool memory = code == ENOMEM;
-
-	if (!rest || (!memory && code != EAGAIN))
-		return false;
-	if (memory)
-		pin_window_shrink(p->window, rest);
-	else
-		pin_window_shrink_regions(p->window, pin_window_regions(p->window));
-	if (!p->limited)
-		log_warning("RDMA: not all of the budget can be pinned %s, going on with less: %s "
-			    "sets that",
-			    where,
-			    memory ? "RLIMIT_MEMLOCK ('ulimit -l') or the cgroup"
-				   : "the cgroup's rdma.max");
-	p->limited = true;
-	return true;
-}
-
-static int refused(int code, uint64_t kib, const char *where, struct err *e)
-{
-	if (code == ENOMEM)
-		return err_set(
-			e, ERR_SYS, ENOMEM,
-			"RDMA: not even %llu KiB can be pinned %s: raise RLIMIT_MEMLOCK "
-			"('ulimit -l', LimitMEMLOCK= in a systemd unit) or the cgroup's memory "
-			"limit, or give CAP_IPC_LOCK",
-			(unsigned long long)kib, where);
-	if (code == EAGAIN)
-		return err_set(e, ERR_SYS, EAGAIN,
-			       "RDMA: not even one region can be registered %s: raise hca_object "
-			       "in the cgroup's rdma.max",
-			       where);
-	return err_set(e, ERR_SYS, code,
-		       "RDMA: %llu KiB of guest memory cannot be registered %s: %s",
-		       (unsigned long long)kib, where,
-		       strerrordesc_np(code) ? strerrordesc_np(code) : "?");
-}
-
-/* Both sides have answered and one said no. */
-static int undo_region(struct pipeline *p, struct pin_region *r, struct err *e)
-{
-	bool here = r->refused_here;
-	const char *where = here ? "here" : "at the destination";
-	int code = r->refused_here ? r->refused_here : r->refused_there;
-	uint64_t kib = r->nr_pages * PAGE_BYTES / 1024;
-
-	if (!r->refused_there && tell(p, r, RUN_UNPIN, e) < 0)
-		return -e->code;
-	if (r->refused_here)
-		free(r->pin);
-	else
-		registrar_unpin(p->registrar, r->pin);
-	forget(p, r);
-	if (make_do(p, code, where))
-		return 0;
-	if (code == ENODEV && !here)
-		return err_set(e, ERR_SYS, code,
-			       "RDMA: the destination has lost its connection or its device");
-	return refused(code, kib, where, e);
-}
-
-static int answered(struct pipeline *p, struct pin_region *r, uint32_t by, struct err *e)
-{
-	r->awaits &= ~by;
-	if (!r->awaits && (r->refused_here || r->refused_there))
-		return undo_region(p, r, e);
-	return 0;
-}
-
-static int hear_registrar(struct pipeline *p, struct err *e)
-{
-	struct rdma_pin *pin;
-
-	while ((pin = registrar_fetch(p->registrar))) {
-		struct pin_region *r = pin->owner;
-
-		r->pin = pin;
-		r->refused_here = pin->refused;
-		if (pin->mr)
-			r->local_key = pin->mr->lkey;
-		if (answered(p, r, AWAITS_HERE, e) < 0)
-			return -e->code;
-	}
-	return 0;
-}
-
-static int receive_grant(struct pipeline *p, struct batch_grant *g, struct err *e)
-{
-	if (link_recv(p->config.out->link, g, sizeof(*g), e) < 0)
-		return -e->code;
-	if (g->magic != GRANT_MAGIC || p->owed_first == p->owed_end)
-		return err_set(e, ERR_STREAM, EPROTO, "the destination said 0x%08x, 0x%08x unasked",
-			       g->magic, g->refused);
-	return 0;
-}
-
-static int hear_destination(struct pipeline *p, struct err *e)
-{
-	struct pollfd fd = {.fd = link_fd(p->config.out->link), .events = POLLIN};
-
-	while (poll(&fd, 1, 0) > 0) {
-		struct pin_region *r;
-		struct batch_grant g;
-
-		if (receive_grant(p, &g, e) < 0)
-			return -e->code;
-		r = p->owed[p->owed_first++ % NR_JOBS];
-		if (!g.refused && g.gfn != r->gfn)
-			return err_set(e, ERR_STREAM, EPROTO,
-				       "the destination granted gfn 0x%llx, 0x%llx was due",
-				       (unsigned long long)g.gfn, (unsigned long long)r->gfn);
-		r->remote_key = g.key;
-		r->refused_there = (int)(g.refused & 0xfff);
-		if (answered(p, r, AWAITS_THERE, e) < 0)
-			return -e->code;
-	}
-	return 0;
 }
 
 /* ---- writes ---- */
@@ -400,10 +100,10 @@ static int hear_completions(struct pipeline *p, struct err *e)
 static int turn(struct pipeline *p, struct err *e)
 {
 	p->nr_new = 0;
-	if (hear_completions(p, e) < 0 || hear_registrar(p, e) < 0 || hear_destination(p, e) < 0)
+	if (hear_completions(p, e) < 0 || pipeline_hear_answers(p, e) < 0)
 		return -e->code;
 	retire(p);
-	return acquire_all(p, e) < 0 ? -e->code : post_all(p, e);
+	return pipeline_acquire(p, e) < 0 ? -e->code : post_all(p, e);
 }
 
 /* Whoever reads that nothing moves wants to know for whom we waited. */
@@ -430,7 +130,7 @@ static int wait_turn(struct pipeline *p, struct err *e)
 /* A whole group's: one place at a time would make a group of each job. */
 static int make_places(struct pipeline *p, struct err *e)
 {
-	while (p->end - p->first > NR_JOBS - NR_GROUP)
+	while (p->end - p->first > p->nr_ahead - p->nr_group)
 		if (wait_turn(p, e) < 0)
 			return -e->code;
 	return 0;
@@ -450,7 +150,7 @@ static int add_job(struct pipeline *p, const struct page_batch *b, uint32_t *run
 		return 0;
 	p->end++;
 	p->nr_new++;
-	return p->nr_new == NR_GROUP || is_full(p) ? turn(p, e) : 0;
+	return p->nr_new == p->nr_group || is_full(p) ? turn(p, e) : 0;
 }
 
 int pipeline_add(struct pipeline *p, const struct page_batch *b, bool at_once, struct err *e)
@@ -498,16 +198,6 @@ void pipeline_stop(struct pipeline *p)
 	p->config.conn = NULL;
 }
 
-int pipeline_skip_grants(struct pipeline *p, struct err *e)
-{
-	struct batch_grant g;
-
-	for (; p->owed_first != p->owed_end; p->owed_first++)
-		if (receive_grant(p, &g, e) < 0)
-			return -e->code;
-	return 0;
-}
-
 bool pipeline_unfinished(const struct pipeline *p, uint32_t nth, uint32_t round,
 			 struct page_batch *out)
 {
@@ -529,6 +219,15 @@ void pipeline_free(struct pipeline *p)
 	free(p);
 }
 
+/* Two at least: one is pinned while the other is written, if only a part of a chunk. */
+static void look_ahead(struct pipeline *p, uint64_t pin_bytes)
+{
+	uint64_t nr = pin_bytes / (CHUNK_PAGES * PAGE_BYTES);
+
+	p->nr_ahead = nr < 2 ? 2 : nr < NR_JOBS ? (uint32_t)nr : NR_JOBS;
+	p->nr_group = p->nr_ahead / 2;
+}
+
 int pipeline_new(const struct pipeline_config *config, struct pipeline **out, struct err *e)
 {
 	const struct rdma_device *device = rdma_conn_device(config->conn);
@@ -540,6 +239,7 @@ int pipeline_new(const struct pipeline_config *config, struct pipeline **out, st
 	}
 	p->config = *config;
 	p->nr_places = RDMA_SEND_DEPTH;
+	look_ahead(p, config->pin_bytes);
 	/* The budget holds with on-demand paging, too: the destination may have to pin. */
 	if (pin_window_new(config->pin_bytes, device->max_regions, &p->window, e) < 0 ||
 	    registrar_new(config->conn, config->fault, &p->registrar, e) < 0) {

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -72,9 +73,10 @@ static void carry_out(struct registrar *r, struct rdma_pin *pin)
 		pin->refused =
 			-rdma_conn_pin(r->conn, pin->at, pin->bytes, pin->gpa, false, &pin->mr);
 	pthread_mutex_lock(&r->lock);
-	queue_put(&r->done, pin);
-	if (write(r->done_fd, &one, sizeof(one)) < 0)
+	/* What is there already has rung, and nobody has heard it out yet. */
+	if (!r->done.first && write(r->done_fd, &one, sizeof(one)) < 0)
 		one = 0; /* full: it is readable already */
+	queue_put(&r->done, pin);
 	pthread_mutex_unlock(&r->lock);
 }
 
@@ -162,8 +164,18 @@ static void ask(struct registrar *r, struct rdma_pin *pin)
 {
 	pthread_mutex_lock(&r->lock);
 	queue_put(&r->asked, pin);
-	pthread_cond_signal(&r->changed);
 	pthread_mutex_unlock(&r->lock);
+}
+
+void registrar_go(struct registrar *r)
+{
+	bool any;
+
+	pthread_mutex_lock(&r->lock);
+	any = r->asked.first;
+	pthread_mutex_unlock(&r->lock);
+	if (any)
+		pthread_cond_signal(&r->changed);
 }
 
 void registrar_pin(struct registrar *r, struct rdma_pin *pin)

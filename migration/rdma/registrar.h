@@ -35,9 +35,13 @@ int registrar_new(struct rdma_conn *conn, struct fault *fault, struct registrar 
 /* Unpins what it was asked to unpin, and every pin that nobody has fetched, and ends. */
 void registrar_free(struct registrar *r);
 
+/* Neither is begun before registrar_go(), except that it may be if others are under way. */
 void registrar_pin(struct registrar *r, struct rdma_pin *pin);
 /* Unpin and free. */
 void registrar_unpin(struct registrar *r, struct rdma_pin *pin);
+/* Carry out what was asked for: where processors are few, whoever is woken runs at once, so one
+ * wakes the thread for all of it. */
+void registrar_go(struct registrar *r);
 
 /* The next pin that is done, either way; NULL: none now. */
 struct rdma_pin *registrar_fetch(struct registrar *r);
