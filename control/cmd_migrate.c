@@ -25,7 +25,8 @@
 #include "vmm/base/units.h"
 #include "vmm/base/uri.h"
 
-#define POLL_MS     200
+#define LOOK_MS     200  /* between two looks that are shown */
+#define NO_LOOK_MS  1000 /* when nobody sees them: the VMM's events say what matters */
 #define QUIT_WAIT_S 10
 
 struct migrate_options {
@@ -209,7 +210,7 @@ static int wait_a_moment(struct migrate *m, struct err *e)
 				{.fd = m->signals, .events = POLLIN}};
 	struct signalfd_siginfo info;
 
-	poll(fds, 2, POLL_MS);
+	poll(fds, 2, m->progress.enabled ? LOOK_MS : NO_LOOK_MS);
 	if (fds[1].revents && read(m->signals, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
 		/* One Ctrl-C may arrive twice: from the terminal, and from a wrapper that passes
 		 * signals on. */
@@ -273,7 +274,7 @@ static void quit_source(struct migrate *m)
 	while (clock_now_ns() < deadline) {
 		struct pollfd fd = {.fd = qmp_client_fd(m->client), .events = POLLIN};
 
-		poll(&fd, 1, POLL_MS);
+		poll(&fd, 1, LOOK_MS);
 		if (qmp_client_pump(m->client, &e) < 0)
 			return;
 	}
