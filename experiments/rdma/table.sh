@@ -21,13 +21,15 @@ cpu_of_all() { awk '/^cpu / { print $2 + $3 + $4 + $7 + $8; exit }' /proc/stat; 
 # field NAME FILE: the first number so called in a JSON report.
 field() { sed -n "s/.*\"$1\": \([0-9]*\).*/\1/p" "$2" | sed -n 1p; }
 
-# page_rates REPORT TICKS TICKS US: of a report's first round "MB/s; CPU-ms/GiB, twice; ms".
+# page_rates REPORT TICKS TICKS US: of a report's first round "MB/s; CPU-ms/GiB, twice; ms"; and how many ms the whole
+# migration took.
 page_rates() {
 	sed -n '/"rounds"/,$p' "$1" >"$1.rounds"
 	awk -v ns="$(field duration_ns "$1.rounds")" -v pages="$(field raw_pages "$1.rounds")" \
-		-v cpu="$2" -v all="$3" -v us="$4" 'BEGIN {
+		-v cpu="$2" -v all="$3" -v us="$4" -v total="$(field total_ns "$1")" 'BEGIN {
 			gib = pages * 4096 / 1073741824
-			printf "%.1f %.0f %.0f %.0f\n", pages * 4096 / ns * 1000, cpu * 10 / gib, all * 10 / gib, us / 1000
+			printf "%.1f %.0f %.0f %.0f %.0f\n", pages * 4096 / ns * 1000, cpu * 10 / gib, all * 10 / gib,
+				us / 1000, total / 1000000
 		}'
 }
 
@@ -35,7 +37,7 @@ page_rates() {
 again_rates() {
 	sed -n '/"number": 2,/,$p' "$1" >"$1.rounds"
 	awk -v ns="$(field duration_ns "$1.rounds")" -v pages="$(field raw_pages "$1.rounds")" \
-		'BEGIN { printf "%.1f - - -\n", pages * 4096 / ns * 1000 }'
+		'BEGIN { printf "%.1f - - - -\n", pages * 4096 / ns * 1000 }'
 }
 
 # median FILE COLUMN; most FILE COLUMN; spread FILE: the first column, least to most.
@@ -45,32 +47,33 @@ median() {
 most() { awk -v c="$2" '{ print $c }' "$1" | sort -n | tail -n 1; }
 spread() { awk '{ print $1 }' "$1" | sort -n | sed -n '1p;$p' | paste -sd- | sed 's/-/ to /'; }
 
-row() { printf '%-26s %8s %18s %12s %16s %10s\n' "$@"; }
+row() { printf '%-28s %8s %18s %12s %16s %8s %10s\n' "$@"; }
 
-# throughput_table FOLDER: the medians of FOLDER/{limit,all,16M,again,tcp}-{1,2}, as far as they are there, which
-# write_bw, pages_by and pages_again wrote.
+# throughput_table FOLDER: the medians of FOLDER/{limit,all,16M,again,tcp,qemu-on,qemu-off}-{1,2}, as far as they are
+# there, which write_bw, pages_by, pages_again and qemu_move wrote.
 throughput_table() {
 	local nr kind file limit
-	row "medians of $rounds" "MB/s" "spread" "of the limit" "CPU ms/GiB" "ms to 0"
+	row "medians of $rounds" "MB/s" "spread" "of the limit" "CPU ms/GiB" "ms to 0" "ms in all"
 	for nr in 1 2; do
 		limit=$(median "$1/limit-$nr" 1)
-		row "ib_write_bw, $nr QP" "$limit" "$(spread "$1/limit-$nr")" "" "" ""
-		for kind in all 16M again tcp; do
+		row "ib_write_bw, $nr QP" "$limit" "$(spread "$1/limit-$nr")" "" "" "" ""
+		for kind in all 16M again tcp qemu-on qemu-off; do
 			file=$1/$kind-$nr
 			[[ -e $file ]] || continue
 			row "$(row_name "$kind" "$nr")" "$(median "$file" 1)" "$(spread "$file")" \
 				"$(awk -v a="$(median "$file" 1)" -v b="$limit" 'BEGIN { if (b > 0) printf "%.2f", a / b }')" \
-				"$(median "$file" 2)/$(median "$file" 3)" "$(most "$file" 4)"
+				"$(median "$file" 2)/$(median "$file" 3)" "$(most "$file" 4)" "$(median "$file" 5)"
 		done
 	done
 	echo "MB/s: 10^6 bytes a second. CPU: of the source's process / of its machine, interrupts included."
-	echo "ms to 0: the longest time from the end of a migration until nothing was pinned."
+	echo "ms to 0: the longest time from the end of a migration until nothing was pinned. In all: setup included."
 }
 
 row_name() {
 	case $1 in
 	tcp) echo "godwit tcp:, $2 stream(s)" ;;
 	again) echo "  all, in the second round" ;;
+	qemu-*) echo "qemu rdma:, rdma-pin-all ${1#qemu-}" ;;
 	*) echo "godwit rdma:, $2 QP, $1" ;;
 	esac
 }

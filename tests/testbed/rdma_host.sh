@@ -64,6 +64,11 @@ watch_pins() {
 	echo "$most $nr" >"$file"
 }
 
+# watch_newest FILE NAME: the same, of VMM NAME, which may be yet to start: its process is in NAME.pid then.
+watch_newest() {
+	within 120 test -s "$work/$2.pid" && watch_pins "$1" "$(cat "$work/$2.pid")"
+}
+
 # vmm NAME [PREFIX...] run|receive ...: a VMM in the background: `pid`. Its guest's console waits for ever for what
 # nobody writes; no descriptor of ours is open for that, which the next VMM would inherit.
 vmm() {
