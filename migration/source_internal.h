@@ -17,6 +17,7 @@
 #include "migration/round.h"
 #include "migration/sender.h"
 #include "migration/throttle.h"
+#include "migration/turn.h"
 #include "proto/record.h"
 #include "vmm/base/cancel.h"
 
@@ -45,6 +46,7 @@ struct migration_source {
 	struct throttle *throttle; /* NULL: the guest runs freely */
 	uint64_t throttled_at_ns;
 	struct round round;
+	struct turn turn; /* when the last round of pre-copy began */
 	const struct policy_ops *policy;
 	struct policy_round history[REPORT_MAX_ROUNDS];
 	uint32_t nr_history;

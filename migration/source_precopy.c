@@ -208,14 +208,18 @@ int source_precopy(struct migration_source *s, struct err *e)
 	for (;;) {
 		struct policy_decision d;
 
+		turn_mark(&s->turn, s->vm);
 		if (cancel_check(s->cancel, e) < 0 || fault_point(s->fault, "src.round", e) < 0 ||
 		    source_send_round(s, false, skipped_pages, e) < 0 ||
 		    collect(s, &since_ns, e) < 0)
 			return -e->code;
 		skipped_pages = 0;
 		d = decide(s);
-		if (d.verdict == POLICY_SWITCH_OVER)
+		if (d.verdict == POLICY_SWITCH_OVER) {
+			if (vm_status(s->vm) == VM_RUNNING)
+				turn_await(&s->turn, s->vm);
 			return 0; /* what was collected goes into the final round */
+		}
 		if (d.verdict == POLICY_THROTTLE && hold_back(s, d.throttle_percent, e) < 0)
 			return -e->code;
 		if (d.verdict == POLICY_GIVE_UP)

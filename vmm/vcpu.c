@@ -419,6 +419,16 @@ int vcpu_call(struct vcpu *v, vcpu_fn fn, void *arg, struct err *e)
 	return vcpu_call_finish(v, e);
 }
 
+uint64_t vcpu_cpu_time_ns(const struct vcpu *v)
+{
+	struct timespec ts = {0};
+	clockid_t clock;
+
+	if (pthread_getcpuclockid(v->thread, &clock) == 0)
+		clock_gettime(clock, &ts);
+	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
+}
+
 pid_t vcpu_tid(const struct vcpu *v)
 {
 	return v->tid;

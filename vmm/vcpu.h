@@ -60,5 +60,9 @@ int vcpu_call(struct vcpu *v, vcpu_fn fn, void *arg, struct err *e);
 void vcpu_call_start(struct vcpu *v, vcpu_fn fn, void *arg);
 int vcpu_call_finish(struct vcpu *v, struct err *e);
 
+/* Processor time its thread has had so far, in the guest and out of it; stands still while it
+ * waits. Any thread. */
+uint64_t vcpu_cpu_time_ns(const struct vcpu *v);
+
 pid_t vcpu_tid(const struct vcpu *v);
 uint64_t vcpu_nr_exits(const struct vcpu *v);
