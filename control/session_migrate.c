@@ -29,10 +29,11 @@ static void on_source_status(void *ctx, enum migration_status status)
 }
 
 /* Engine thread. */
-static void on_round(void *ctx, uint32_t round)
+static void on_round(void *ctx, uint32_t round, bool last)
 {
 	struct session *s = ctx;
-	struct mail mail = {.kind = MAIL_ROUND, .round = round};
+	/* The last round: the guest stands, see on_status(). */
+	struct mail mail = {.kind = MAIL_ROUND, .round = round, .can_wait = last};
 
 	mailbox_post(s->mailbox, &mail);
 }

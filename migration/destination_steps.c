@@ -290,7 +290,7 @@ static int begin_round(struct migration_destination *d, struct err *e)
 	if (d->last_round_seen && d->config.announce.rounds)
 		vm_attract(d->vm);
 	if (d->config.events.on_round)
-		d->config.events.on_round(d->config.events.ctx, round->number);
+		d->config.events.on_round(d->config.events.ctx, round->number, d->last_round_seen);
 	protobuf_c_message_free_unpacked(m, NULL);
 	return 0;
 }

@@ -21,7 +21,8 @@
 /* Called on engine threads; must not block. NULL members are skipped. */
 struct migration_events {
 	void (*on_status)(void *ctx, enum migration_status status);
-	void (*on_round)(void *ctx, uint32_t round);
+	/* @last: the guest stands still. */
+	void (*on_round)(void *ctx, uint32_t round, bool last);
 	/* The last call, after the final on_status: the engine's thread is about to end. */
 	void (*on_end)(void *ctx);
 	void *ctx;

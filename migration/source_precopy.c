@@ -18,7 +18,7 @@ static int announce_round(struct migration_source *s, bool last, struct err *e)
 		r.disk_pass = disk_sender_pass(s->disk_sender) + 1; /* begins right after this */
 	}
 	if (s->events.on_round)
-		s->events.on_round(s->events.ctx, s->round.number);
+		s->events.on_round(s->events.ctx, s->round.number, last);
 	return record_send(&s->records, RECORD_ROUND, &r.base, e);
 }
 
