@@ -9,6 +9,7 @@
 #include "migration/image.h"
 #include "proto/stream.pb-c.h"
 #include "vmm/base/clock.h"
+#include "vmm/base/heap.h"
 #include "vmm/base/host_memory.h"
 
 #define HANDSHAKE_NS (10 * NS_PER_S)
@@ -242,6 +243,7 @@ int destination_channels(struct migration_destination *d, struct err *e)
 	rdma_listener_free(d->rdma);
 	d->rdma = NULL;
 	link_set_stall_timeout(d->control, 0);
+	heap_warm(); /* for the switch-over */
 	return 0;
 }
 

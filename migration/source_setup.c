@@ -10,6 +10,7 @@
 #include "migration/source_internal.h"
 #include "proto/stream.pb-c.h"
 #include "vmm/base/clock.h"
+#include "vmm/base/heap.h"
 #include "vmm/base/log.h"
 #include "vmm/block/disk.h"
 
@@ -320,6 +321,7 @@ void source_undo_describe(struct migration_source *s)
 int source_track(struct migration_source *s, struct err *e)
 {
 	blackout_mark(s->vm, &s->began);
+	heap_warm(); /* for the switch-over */
 	s->tracking = true;
 	return dirty_start(s->tracker, e);
 }
