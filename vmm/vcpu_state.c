@@ -316,6 +316,13 @@ static int set_smm(int fd, const struct vcpu_state *s, struct err *e)
 	return VCPU_IOCTL(fd, KVM_SET_VCPU_EVENTS, &events, e);
 }
 
+static int load_nested(int fd, const struct vcpu_state *s, struct err *e)
+{
+	int ret = set_smm(fd, s, e);
+
+	return ret < 0 ? ret : nested_state_load(fd, &s->nested, e);
+}
+
 /*
  * Ordering rules:
  *  - CPUID first: it decides which bits of CR4, EFER, XCR0 and which MSRs KVM takes.
@@ -360,9 +367,7 @@ int vcpu_state_load(int fd, const struct vcpu_caps *caps, const struct vcpu_stat
 	if (ret == 0)
 		ret = msrs_load(fd, &s->msrs, e);
 	if (ret == 0 && !nested_state_is_none(&s->nested))
-		ret = set_smm(fd, s, e);
-	if (ret == 0 && !nested_state_is_none(&s->nested))
-		ret = nested_state_load(fd, &s->nested, e);
+		ret = load_nested(fd, s, e);
 	if (ret == 0)
 		ret = VCPU_IOCTL(fd, KVM_SET_VCPU_EVENTS, &w->events, e);
 	return ret;

@@ -143,6 +143,7 @@ static void a_cpu_in_smm_travels(void **state)
 			fail_msg("moved %u times in this mode, %u times outside", nr_in, nr_out);
 		rig_migration_init(&m);
 		m.params.verify = true;
+		m.params.downtime_limit_ns = NS_PER_S; /* it writes all the time, hosts are slow */
 		moved = rig_migrate(vm, &m);
 		if (m.source.status != MIGRATION_COMPLETED || !moved)
 			fail_msg("source: %s; destination: %s", m.source.error.msg,
