@@ -26,28 +26,8 @@ struct link {
 	_Atomic uint64_t received;
 };
 
-/* Do both ends of a TCP connection have the same address? Then it never leaves this host. */
-static bool stays_here(int fd)
-{
-	struct sockaddr_in6 ours = {0}; /* large enough for either family */
-	struct sockaddr_in6 theirs = {0};
-	socklen_t our_len = sizeof(ours);
-	socklen_t their_len = sizeof(theirs);
-
-	if (getsockname(fd, (struct sockaddr *)&ours, &our_len) < 0 ||
-	    getpeername(fd, (struct sockaddr *)&theirs, &their_len) < 0 ||
-	    ours.sin6_family != theirs.sin6_family)
-		return false;
-	if (ours.sin6_family == AF_INET)
-		return ((struct sockaddr_in *)&ours)->sin_addr.s_addr ==
-		       ((struct sockaddr_in *)&theirs)->sin_addr.s_addr;
-	return ours.sin6_family == AF_INET6 &&
-	       memcmp(&ours.sin6_addr, &theirs.sin6_addr, sizeof(ours.sin6_addr)) == 0;
-}
-
 static void tune(int fd)
 {
-	static const char no_pacing[] = "reno";
 	int on = 1;
 	int idle_s = LINK_DEAD_PEER_S / 2;
 	int interval_s = 1;
@@ -61,11 +41,6 @@ static void tune(int fd)
 	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof(interval_s));
 	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
 	setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &user_timeout_ms, sizeof(user_timeout_ms));
-	/* Within a host there is no congestion to control, but BBR, where it is the system's
-	 * choice, paces there too: a timer for every 64 KiB, which took a third of a sender's time.
-	 */
-	if (stays_here(fd))
-		setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, no_pacing, sizeof(no_pacing) - 1);
 }
 
 int link_from_fd(int fd, const struct cancel *cancel, struct link **out, struct err *e)

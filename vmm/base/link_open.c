@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 
 #include "vmm/base/handover.h"
 #include "vmm/base/link.h"
@@ -70,6 +71,46 @@ static int finish_connect(int fd, const struct uri *uri, uint64_t timeout_ns,
 		       strerrordesc_np(code));
 }
 
+/* Is the other end's address our own, too? */
+static bool stays_here(int fd)
+{
+	struct sockaddr_in6 ours = {0}; /* large enough for either family */
+	struct sockaddr_in6 theirs = {0};
+	socklen_t our_len = sizeof(ours);
+	socklen_t their_len = sizeof(theirs);
+
+	if (getsockname(fd, (struct sockaddr *)&ours, &our_len) < 0 ||
+	    getpeername(fd, (struct sockaddr *)&theirs, &their_len) < 0 ||
+	    ours.sin6_family != theirs.sin6_family)
+		return false;
+	if (ours.sin6_family == AF_INET)
+		return ((struct sockaddr_in *)&ours)->sin_addr.s_addr ==
+		       ((struct sockaddr_in *)&theirs)->sin_addr.s_addr;
+	return ours.sin6_family == AF_INET6 &&
+	       memcmp(&ours.sin6_addr, &theirs.sin6_addr, sizeof(ours.sin6_addr)) == 0;
+}
+
+/* Connecting a datagram socket looks up the route and sends nothing. */
+static bool leads_here(const struct sockaddr *sa, socklen_t sa_len)
+{
+	int fd = socket(sa->sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	bool here = fd >= 0 && connect(fd, sa, sa_len) == 0 && stays_here(fd);
+
+	if (fd >= 0)
+		close(fd);
+	return here;
+}
+
+/* Within a host there is no congestion to control, but BBR, where it is the system's choice, paces
+ * there too: a timer for every 64 KiB. A connection that was BBR's when it was made is paced for
+ * good, whatever it is given later, so this comes before connect(2). */
+static void choose_no_pacing(int fd)
+{
+	static const char no_pacing[] = "reno"; /* every kernel has it */
+
+	setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, no_pacing, sizeof(no_pacing) - 1);
+}
+
 static int connect_one(const struct sockaddr *sa, socklen_t sa_len, const struct uri *uri,
 		       uint64_t timeout_ns, const struct cancel *cancel, struct err *e)
 {
@@ -77,6 +118,8 @@ static int connect_one(const struct sockaddr *sa, socklen_t sa_len, const struct
 
 	if (fd < 0)
 		return err_sys(e, "socket");
+	if (sa->sa_family != AF_UNIX && leads_here(sa, sa_len))
+		choose_no_pacing(fd);
 	if (connect(fd, sa, sa_len) == 0 || finish_connect(fd, uri, timeout_ns, cancel, e) == 0)
 		return fd;
 	close(fd);

@@ -10,6 +10,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+
 #include "tests/unit/cmocka_all.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/link.h"
@@ -258,6 +261,29 @@ static void test_listen_and_connect(void **state)
 	assert_true(access(path + 5, F_OK) < 0); /* the listener took its socket away */
 }
 
+/* That it is set before connecting, without which a system of BBR's goes on pacing, no socket
+ * option shows; a profile does (tcp_pace_kick). */
+static void test_within_the_host_nothing_paces(void **state)
+{
+	struct err e = ERR_INIT;
+	char algorithm[16] = "";
+	socklen_t len = sizeof(algorithm);
+	struct link_listener *ll;
+	struct link *client;
+	struct uri uri;
+
+	(void)state;
+	assert_int_equal(uri_parse("tcp:127.0.0.1:0", &uri, &e), 0);
+	assert_int_equal(link_listen(&uri, &ll, &e), 0);
+	assert_int_equal(uri_parse(link_listener_address(ll), &uri, &e), 0);
+	assert_int_equal(link_connect(&uri, NS_PER_S, NULL, &client, &e), 0);
+	assert_int_equal(getsockopt(link_fd(client), IPPROTO_TCP, TCP_CONGESTION, algorithm, &len),
+			 0);
+	assert_string_equal(algorithm, "reno");
+	link_free(client);
+	link_listener_free(ll);
+}
+
 static void test_refused_says_what_to_do(void **state)
 {
 	struct err e = ERR_INIT;
@@ -315,6 +341,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_input_counts_though_cancelled, setup,
 						teardown),
 		cmocka_unit_test(test_listen_and_connect),
+		cmocka_unit_test(test_within_the_host_nothing_paces),
 		cmocka_unit_test(test_cannot_listen_says_what_to_do),
 		cmocka_unit_test(test_refused_says_what_to_do),
 		cmocka_unit_test(test_accept_times_out),
