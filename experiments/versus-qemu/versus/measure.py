@@ -7,12 +7,10 @@ from versus import guest, host
 from versus.process import wait_until
 from versus.qmp import QmpError
 from versus.units import size_text
-from versus.warm import WarmMemory
 
 ENDED = ("completed", "failed", "cancelled")
 POLL_S = 0.05
 LONG_GAP_US = 400  # gaps from here on are dated in the ring
-SPARE_BYTES = 256 << 20  # that a VMM and the guest itself touch beside the fill
 AFTERWARDS_S = 0.3  # at the destination, before looking
 
 
@@ -42,13 +40,12 @@ class Run:
 def migrate_once(make_vmm, run):
     """A dict of what was measured; "failure" tells why a run does not count."""
     result = {"run": asdict(run)}
-    warm = [WarmMemory(run.fill + SPARE_BYTES) for _ in ("source", "destination")]
     with tempfile.TemporaryDirectory(prefix="versus-") as directory:
         vmm = make_vmm(directory)
         result["vmm"] = vmm.name
         machines = []
         try:
-            _migrate(vmm, run, machines, warm, result)
+            _migrate(vmm, run, machines, result)
         except (RuntimeError, QmpError, OSError, KeyError) as error:
             result["failure"] = f"{type(error).__name__}: {error}"
             for machine in machines:
@@ -56,13 +53,10 @@ def migrate_once(make_vmm, run):
         finally:
             for machine in machines:
                 machine.close()
-            for memory in warm:
-                memory.release()
     return result
 
 
-def _migrate(vmm, run, machines, warm, result):
-    warm[0].release()
+def _migrate(vmm, run, machines, result):
     source = vmm.start_source(run)
     machines.append(source)
     report = wait_until(lambda: guest.find_report(source.process.pid), 30, "the guest's report",
@@ -75,7 +69,6 @@ def _migrate(vmm, run, machines, warm, result):
     time.sleep(run.settle_s)
     result["pages_per_s_before"] = _rate_over(report, 1.0)
 
-    warm[1].feed()
     before = _cost(source, destination)
     log = guest.GapLog(report)
     lo_bytes = host.loopback_bytes()
