@@ -122,6 +122,7 @@ static void start_timer(struct l1 *m)
 	wrmsr(MSR_TSC_DEADLINE, rdtsc() + m->workload->report->tsc_khz * TICK_US / 1000);
 }
 
+/* Gaps: the longest of all, and the longest since the last line. */
 static void print_line(struct l1 *m)
 {
 	struct console *c = &m->workload->console;
@@ -135,7 +136,12 @@ static void print_line(struct l1 *m)
 		console_key(c, "pages", r->cpu[i].pages_written);
 		console_key(c, "errors", r->cpu[i].nr_errors);
 		console_key(c, "max_gap_us", r->cpu[i].max_gap_ns / 1000);
+		console_key(c, "gap_us",
+			    r->cpu[i].window == m->workload->window
+				    ? r->cpu[i].window_max_gap_ns / 1000
+				    : 0);
 	}
+	m->workload->window++;
 	console_text(c, "\n");
 }
 
