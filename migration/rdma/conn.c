@@ -38,7 +38,7 @@ static int post_failed(int ret, const char *what, struct err *e)
 	return err_set(e, ERR_SYS, -ret, "RDMA: cannot post %s: %s", what, strerrordesc_np(-ret));
 }
 
-int rdma_conn_write(struct rdma_conn *c, const struct rdma_piece *pieces, uint32_t nr, uint32_t tag,
+int rdma_conn_write(struct rdma_conn *c, const struct rdma_piece *pieces, uint32_t nr,
 		    struct err *e)
 {
 	struct ibv_send_wr wr[RDMA_MAX_PIECES];
@@ -50,7 +50,9 @@ int rdma_conn_write(struct rdma_conn *c, const struct rdma_piece *pieces, uint32
 		sge[i] = (struct ibv_sge){.addr = pieces[i].gpa,
 					  .length = pieces[i].bytes,
 					  .lkey = pieces[i].local_key};
-		wr[i].wr_id = tag;
+		wr[i].wr_id = pieces[i].tag;
+		/* The queue pair is ordered, so the last one's completion says it of each. */
+		wr[i].send_flags = pieces[i].last ? IBV_SEND_SIGNALED : 0;
 		wr[i].sg_list = &sge[i];
 		wr[i].num_sge = 1;
 		wr[i].opcode = IBV_WR_RDMA_WRITE;
@@ -58,8 +60,6 @@ int rdma_conn_write(struct rdma_conn *c, const struct rdma_piece *pieces, uint32
 		wr[i].wr.rdma.rkey = pieces[i].remote_key;
 		wr[i].next = i + 1 < nr ? &wr[i + 1] : NULL;
 	}
-	/* One completion for all: the queue pair is ordered, so the last one's says it of each. */
-	wr[nr - 1].send_flags = IBV_SEND_SIGNALED;
 	ret = c->v->post_send(c->v, c->id->qp, wr);
 	return ret < 0 ? post_failed(ret, "a write", e) : 0;
 }

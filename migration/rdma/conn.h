@@ -63,11 +63,13 @@ struct rdma_piece {
 	uint32_t bytes;
 	uint32_t local_key;
 	uint32_t remote_key;
+	bool last;    /* of some that share a completion, */
+	uint32_t tag; /* which has this */
 };
 
-/* Post the writes of @nr pieces (1 to RDMA_MAX_PIECES). They take @nr of RDMA_SEND_DEPTH places
- * until their one completion, which has @tag. */
-int rdma_conn_write(struct rdma_conn *c, const struct rdma_piece *pieces, uint32_t nr, uint32_t tag,
+/* Post the writes of @nr pieces (1 to RDMA_MAX_PIECES) in one call; the final one is the last of
+ * some. Each takes one of RDMA_SEND_DEPTH places until the completion that it shares. */
+int rdma_conn_write(struct rdma_conn *c, const struct rdma_piece *pieces, uint32_t nr,
 		    struct err *e);
 /* Post an empty message with @round that arrives after all writes posted before it. One place. */
 int rdma_conn_mark(struct rdma_conn *c, uint32_t round, uint32_t tag, struct err *e);

@@ -7,6 +7,9 @@
 #include "migration/rdma/pipeline_internal.h"
 
 #define MARK_TAG NR_FLIGHTS
+/* Flights posted in one call. A device in software does its work in that call, and a processor that
+ * it does it on is nobody else's meanwhile. */
+#define NR_TOGETHER 4u
 
 static bool is_full(const struct pipeline *p)
 {
@@ -29,37 +32,65 @@ static struct flight *free_flight(struct pipeline *p)
 	return NULL;
 }
 
-/* Post as much of the job as the send queue takes. */
-static int post(struct pipeline *p, struct job *j, struct err *e)
+/* What is about to be posted in one call. */
+struct posting {
+	struct rdma_piece pieces[RDMA_MAX_PIECES];
+	uint32_t nr;
+	uint32_t nr_flights;
+};
+
+static int post(struct pipeline *p, struct posting *w, struct err *e)
+{
+	uint32_t nr = w->nr;
+
+	w->nr = w->nr_flights = 0;
+	if (!nr)
+		return 0;
+	if (fault_point(p->config.fault, "src.rdma_write", e) < 0)
+		return -e->code;
+	return rdma_conn_write(p->config.conn, w->pieces, nr, e);
+}
+
+/* The job's next pieces, as many as there is room for. */
+static void launch(struct pipeline *p, struct job *j, struct flight *f, struct posting *w)
+{
+	uint32_t room = RDMA_MAX_PIECES - w->nr;
+	uint32_t nr = job_gather(j, &w->pieces[w->nr], p->nr_places < room ? p->nr_places : room,
+				 &j->next);
+
+	w->nr += nr;
+	w->nr_flights++;
+	w->pieces[w->nr - 1].last = true;
+	w->pieces[w->nr - 1].tag = (uint32_t)(f - p->flights);
+	*f = (struct flight){.job = j, .nr_places = nr};
+	p->nr_places -= nr;
+	j->nr_flights++;
+}
+
+/* As much of the job as the send queue takes. */
+static int launch_job(struct pipeline *p, struct job *j, struct posting *w, struct err *e)
 {
 	struct flight *f;
 
 	while (!job_is_posted(j) && p->nr_places && (f = free_flight(p))) {
-		struct rdma_piece pieces[RDMA_MAX_PIECES];
-		uint32_t max = p->nr_places < RDMA_MAX_PIECES ? p->nr_places : RDMA_MAX_PIECES;
-		uint32_t next;
-		uint32_t nr = job_gather(j, pieces, max, &next);
-
-		if (fault_point(p->config.fault, "src.rdma_write", e) < 0 ||
-		    rdma_conn_write(p->config.conn, pieces, nr, (uint32_t)(f - p->flights), e) < 0)
+		launch(p, j, f, w);
+		if ((w->nr == RDMA_MAX_PIECES || w->nr_flights == NR_TOGETHER) && post(p, w, e) < 0)
 			return -e->code;
-		*f = (struct flight){.job = j, .nr_places = nr};
-		p->nr_places -= nr;
-		j->next = next;
-		j->nr_flights++;
 	}
 	return 0;
 }
 
 static int post_all(struct pipeline *p, struct err *e)
 {
+	struct posting w = {.nr = 0};
+
 	for (uint32_t i = p->first; i != p->end; i++) {
 		struct job *j = job_at(p, i);
 
-		if (j->region && !j->region->awaits && post(p, j, e) < 0)
+		if (j->region && !j->region->awaits && launch_job(p, j, &w, e) < 0)
 			return -e->code;
 	}
-	return 0;
+	return post(p, &w, e);
 }
 
 static int land(struct pipeline *p, const struct rdma_done *done, struct err *e)

@@ -82,7 +82,8 @@ static void test_keys_open_the_window_and_nothing_else(void **state)
 	(void)state;
 	for (size_t i = 0; i < sizeof(tries) / sizeof(tries[0]); i++) {
 		const int fds[2] = {-1, -1};
-		struct rdma_piece piece = {.gpa = tries[i].gpa, .bytes = tries[i].bytes};
+		struct rdma_piece piece = {
+			.gpa = tries[i].gpa, .bytes = tries[i].bytes, .last = true, .tag = 5};
 		struct batch_grant grant;
 		struct rdma_done done;
 		struct err e = ERR_INIT;
@@ -105,7 +106,7 @@ static void test_keys_open_the_window_and_nothing_else(void **state)
 				 0);
 		piece.local_key = mr->lkey;
 		piece.remote_key = grant.key + (uint32_t)tries[i].wrong_key;
-		assert_int_equal(rdma_conn_write(conn, &piece, 1, 5, &e), 0);
+		assert_int_equal(rdma_conn_write(conn, &piece, 1, &e), 0);
 		assert_int_equal(rdma_conn_wait(conn, fds, NS_PER_S, NULL, &e), 0);
 		assert_true(rdma_conn_poll(conn, &done, &e) < 0);
 		assert_non_null(strstr(e.msg, "not open to us"));
