@@ -25,9 +25,10 @@
 #include "vmm/base/units.h"
 #include "vmm/base/uri.h"
 
-#define LOOK_MS     200  /* between two looks that are shown */
-#define NO_LOOK_MS  1000 /* when nobody sees them: the VMM's events say what matters */
-#define QUIT_WAIT_S 10
+#define LOOK_MS      200  /* between two looks that are shown */
+#define NO_LOOK_MS   1000 /* when nobody sees them: an event says that it is over */
+#define LAST_LOOK_MS 20   /* once it is: what is known about it is completed */
+#define QUIT_WAIT_S  10
 
 struct migrate_options {
 	uint64_t downtime_limit_ns;
@@ -117,6 +118,9 @@ struct migrate {
 	struct migration_report report;
 	json_t *report_json;
 	uint64_t cancelled_at_ns; /* 0: not */
+	uint64_t give_up_ns;      /* --timeout; UINT64_MAX: never */
+	uint64_t looked_at_ns;
+	bool over; /* so the VMM has said */
 };
 
 static int check(struct migrate *m, struct err *e)
@@ -203,6 +207,34 @@ static void cancel(struct migrate *m, const char *why)
 	qmp_client_call(m->client, "migrate_cancel", NULL, NULL, &ignored);
 }
 
+static void on_event(void *ctx, const json_t *event)
+{
+	static const char *const ends[] = {"completed", "failed", "cancelled"};
+	const char *status =
+		json_string_value(json_object_get(json_object_get(event, "data"), "status"));
+	struct migrate *m = ctx;
+
+	for (size_t i = 0; status && i < sizeof(ends) / sizeof(ends[0]); i++)
+		m->over = m->over || !strcmp(status, ends[i]);
+}
+
+static int pause_ms(const struct migrate *m)
+{
+	uint64_t ms = m->over ? LAST_LOOK_MS : m->progress.enabled ? LOOK_MS : NO_LOOK_MS;
+	uint64_t now_ns = clock_now_ns();
+	uint64_t left_ms = now_ns < m->give_up_ns ? (m->give_up_ns - now_ns) / NS_PER_MS + 1 : ms;
+
+	return (int)(ms < left_ms ? ms : left_ms);
+}
+
+/* Each look is a report in JSON, made by the VMM and read here: where processors are few, that time
+ * is the migration's. */
+static bool worth_a_look(const struct migrate *m)
+{
+	return m->over || m->progress.enabled ||
+	       clock_now_ns() - m->looked_at_ns >= NO_LOOK_MS * NS_PER_MS;
+}
+
 /* Sleep until something happens at the VMM, a signal, or the next look. */
 static int wait_a_moment(struct migrate *m, struct err *e)
 {
@@ -210,7 +242,7 @@ static int wait_a_moment(struct migrate *m, struct err *e)
 				{.fd = m->signals, .events = POLLIN}};
 	struct signalfd_siginfo info;
 
-	poll(fds, 2, m->progress.enabled ? LOOK_MS : NO_LOOK_MS);
+	poll(fds, 2, pause_ms(m));
 	if (fds[1].revents && read(m->signals, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
 		/* One Ctrl-C may arrive twice: from the terminal, and from a wrapper that passes
 		 * signals on. */
@@ -231,6 +263,7 @@ static int look(struct migrate *m, bool *ended, struct err *e)
 	json_t *info = NULL;
 	int ret = qmp_client_call(m->client, "query-migrate", NULL, &info, e);
 
+	m->looked_at_ns = clock_now_ns();
 	if (ret < 0)
 		return ret;
 	json_decref(m->report_json);
@@ -244,17 +277,18 @@ static int look(struct migrate *m, bool *ended, struct err *e)
 /* Until the migration has ended and everything about it is known. */
 static int watch(struct migrate *m, struct err *e)
 {
-	uint64_t give_up_ns = m->o.timeout_ns ? clock_now_ns() + m->o.timeout_ns : UINT64_MAX;
 	bool ended = false;
-	int ret = look(m, &ended, e);
+	int ret = m->progress.enabled ? look(m, &ended, e) : 0;
 
+	m->looked_at_ns = clock_now_ns();
+	m->give_up_ns = m->o.timeout_ns ? m->looked_at_ns + m->o.timeout_ns : UINT64_MAX;
 	while (!ret && !ended) {
 		if (!m->cancelled_at_ns)
 			progress_show(&m->progress, &m->report, false);
 		ret = wait_a_moment(m, e);
-		if (!ret && !m->cancelled_at_ns && clock_now_ns() > give_up_ns)
+		if (!ret && !m->cancelled_at_ns && clock_now_ns() > m->give_up_ns)
 			cancel(m, "--timeout is over");
-		if (!ret)
+		if (!ret && worth_a_look(m))
 			ret = look(m, &ended, e);
 	}
 	progress_clear(&m->progress);
@@ -342,6 +376,7 @@ static int migrate(struct migrate *m, struct err *e)
 {
 	if (catch_signals(m, e) < 0 || qmp_client_open(m->socket, &m->client, e) < 0)
 		return command_fail(e);
+	qmp_client_listen(m->client, on_event, m);
 	if (configure(m, e) < 0 || start(m, e) < 0) {
 		command_fail(e);
 		return EXIT_MIGRATION_FAILED;

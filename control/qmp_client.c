@@ -22,6 +22,8 @@ struct qmp_client {
 	char path[QMP_SOCKET_PATH_MAX];
 	struct qmp_framer framer;
 	json_t *answer; /* the message that is neither event nor yet fetched */
+	void (*on_event)(void *ctx, const json_t *event); /* NULL: nobody listens */
+	void *ctx;
 };
 
 static bool on_message(void *ctx, const char *text, size_t len)
@@ -30,6 +32,8 @@ static bool on_message(void *ctx, const char *text, size_t len)
 	json_t *message = text ? json_loadb(text, len, 0, NULL) : NULL;
 
 	if (!message || json_object_get(message, "event")) {
+		if (message && c->on_event)
+			c->on_event(c->ctx, message);
 		json_decref(message);
 		return true;
 	}
@@ -54,6 +58,13 @@ static int receive(struct qmp_client *c, int flags, struct err *e)
 	if (nr <= 0)
 		return gone(c, e);
 	return qmp_framer_feed(&c->framer, data, (size_t)nr, on_message, c, e);
+}
+
+void qmp_client_listen(struct qmp_client *c, void (*on_event)(void *ctx, const json_t *event),
+		       void *ctx)
+{
+	c->on_event = on_event;
+	c->ctx = ctx;
 }
 
 int qmp_client_pump(struct qmp_client *c, struct err *e)
