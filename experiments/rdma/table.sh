@@ -10,6 +10,10 @@ guest_mib=256 # of incompressible pages; what ib_write_bw moves, too
 # second of each process.
 steady_addresses() { echo 0 >/proc/sys/kernel/randomize_va_space; }
 
+# touch_memory MIB: so much of this host's memory, once: an emulator gets it from its own host at the first touch, which
+# whoever comes first would pay for.
+touch_memory() { head -c "$1M" /dev/zero >"$work/touched" && rm "$work/touched"; }
+
 # Completions with an error that led to a new try, and requests that came twice, since the device is there.
 sent_twice() { cat /sys/class/infiniband/rxe0/ports/1/hw_counters/completer_retry_err \
 	/sys/class/infiniband/rxe0/ports/1/hw_counters/duplicate_request 2>/dev/null | paste -sd/; }
