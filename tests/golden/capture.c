@@ -1,9 +1,9 @@
 /*
  * godwit-golden-capture DIR CODEC CHANNELS [nested]: a new golden stream (tests/golden/README.md).
  *
- * Boots a guest of two instructions, migrates it with --verify through a relay, and writes what the
- * source sent on each connection to DIR. Deterministic but for the migration's id, clocks, and what
- * the CPU and KVM below put into the machine's state.
+ * Boots a guest of three instructions, migrates it with --verify through a relay, and writes what
+ * the source sent on each connection to DIR. Deterministic but for the migration's id, clocks, and
+ * what the CPU and KVM below put into the machine's state.
  */
 #include <poll.h>
 #include <pthread.h>
@@ -140,8 +140,9 @@ static void write_stream(const char *path, const struct buf *stream)
 	assert_int_equal(fclose(f), 0);
 }
 
-/* incl [TINY_DATA_GPA]; jmp back: data, and beside it a page that was touched and holds zeroes. */
-static const uint8_t counter[] = {0xff, 0x05, 0x00, 0x00, 0x20, 0x00, 0xeb, 0xf8};
+/* sti; incl [TINY_DATA_GPA]; jmp back: data, and beside it a page that was touched and holds
+ * zeroes. With interrupts off a guest that never exits would keep Bochs' one processor for ever. */
+static const uint8_t counter[] = {0xfb, 0xff, 0x05, 0x00, 0x00, 0x20, 0x00, 0xeb, 0xf8};
 
 static struct vm *boot_counter(struct tiny *t, enum nested_mode nested)
 {
