@@ -37,15 +37,16 @@ class Run:
                 f"compress={self.compress} cpus={self.nr_cpus} longgap={LONG_GAP_US}")
 
 
-def migrate_once(make_vmm, run):
+def migrate_once(make_vmm, run, memory):
     """A dict of what was measured; "failure" tells why a run does not count."""
+    memory.take()
     result = {"run": asdict(run)}
     with tempfile.TemporaryDirectory(prefix="versus-") as directory:
         vmm = make_vmm(directory)
         result["vmm"] = vmm.name
         machines = []
         try:
-            _migrate(vmm, run, machines, result)
+            _migrate(vmm, run, memory, machines, result)
         except (RuntimeError, QmpError, OSError, KeyError) as error:
             result["failure"] = f"{type(error).__name__}: {error}"
             for machine in machines:
@@ -56,7 +57,7 @@ def migrate_once(make_vmm, run):
     return result
 
 
-def _migrate(vmm, run, machines, result):
+def _migrate(vmm, run, memory, machines, result):
     source = vmm.start_source(run)
     machines.append(source)
     report = wait_until(lambda: guest.find_report(source.process.pid), 30, "the guest's report",
@@ -69,6 +70,7 @@ def _migrate(vmm, run, machines, result):
     time.sleep(run.settle_s)
     result["pages_per_s_before"] = _rate_over(report, 1.0)
 
+    memory.take()
     before = _cost(source, destination)
     log = guest.GapLog(report)
     lo_bytes = host.loopback_bytes()

@@ -1,11 +1,12 @@
 """Memory that costs the same to touch whoever takes it, and whenever.
 
 Where this host is itself a guest, free memory may have been given back to the hypervisor below
-(virtio-balloon's free page reporting does so within seconds). Touching it again then costs ten times as
+(virtio-balloon's free page reporting does so within seconds). Touching it again then costs fifty times as
 much as touching memory that is still there. Which side pays for that is chance, and it can be most of a
 migration. So a child process holds all of this host's memory, in huge pages as both VMMs use them, and
-keeps just a little free: what others take it replaces, and what they leave it takes again, before the
-next run. Memory nobody but the hypervisor below has is then never used.
+keeps just a little free: what others take it replaces, and what they leave, or what has been free for too
+long, it takes again when it is told to. Memory that nobody but the hypervisor below has is then never
+used.
 """
 import mmap
 import os
@@ -17,8 +18,9 @@ if __name__ != "__main__":
     from versus.process import die_with_parent
 
 MIB = 1 << 20
-FREE_BYTES = 1024 * MIB  # kept for whoever wants memory next
-LEAST_BYTES = 320 * MIB  # free while taking; less would make the kernel reclaim what is in use
+HUGE_PAGE_ORDER = 9
+FREE_BYTES = 640 * MIB  # in huge pages, kept for whoever wants memory next
+LEAST_BYTES = 256 * MIB  # free while sweeping; less, and the kernel begins to reclaim
 CHUNK_BYTES = 32 * MIB
 POLL_S = 0.002
 MADV_POPULATE_WRITE = 23
@@ -37,6 +39,16 @@ def free_bytes():
     raise RuntimeError("/proc/meminfo has no MemFree")
 
 
+def free_huge_bytes():
+    """What is free in blocks that huge pages can be had of without moving others."""
+    nr_pages = 0
+    with open("/proc/buddyinfo") as f:
+        for line in f:
+            nr_free = [int(word) for word in line.split("zone")[1].split()[1:]]
+            nr_pages += sum(nr << order for order, nr in enumerate(nr_free) if order >= HUGE_PAGE_ORDER)
+    return nr_pages * os.sysconf("SC_PAGE_SIZE")
+
+
 class WarmMemory:
     """Takes, on hosts that are guests, all memory until the end of the with-statement."""
 
@@ -50,7 +62,8 @@ class WarmMemory:
         return self
 
     def take(self):
-        """Take again what the last run has left, before it is given back to the hypervisor below."""
+        """Take again what others have left, and touch the little that stays free: that is warm then, for
+        a second or two."""
         if self.child:
             self.child.stdin.write(b"take\n")
             self.child.stdin.flush()
@@ -75,18 +88,34 @@ class Chunks:
         self.held = []
 
     def take(self):
-        """All but LEAST_BYTES; then FREE_BYTES go back, which are warm now."""
-        while self.absent and free_bytes() > LEAST_BYTES + CHUNK_BYTES:
+        while self.absent and free_huge_bytes() > FREE_BYTES:
             self.held.append(self.absent.pop())
             self.memory.madvise(MADV_POPULATE_WRITE, self.held[-1], CHUNK_BYTES)
             self.memory.madvise(mmap.MADV_FREE, self.held[-1], CHUNK_BYTES)
-        self.give()
 
     def give(self):
         """Have FREE_BYTES free, as long as there is anything to give."""
-        while self.held and free_bytes() < FREE_BYTES:
+        while self.held and free_huge_bytes() < FREE_BYTES:
             self.absent.append(self.held.pop(0))
             self.memory.madvise(mmap.MADV_DONTNEED, self.absent[-1], CHUNK_BYTES)
+
+
+def sweep():
+    """Touch what is free, in small pages: they need not be found side by side."""
+    nr_bytes = free_bytes()
+    with mmap.mmap(-1, nr_bytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+        for at in range(0, nr_bytes - CHUNK_BYTES, CHUNK_BYTES):
+            if free_bytes() < LEAST_BYTES + CHUNK_BYTES:
+                break
+            memory.madvise(MADV_POPULATE_WRITE, at, CHUNK_BYTES)
+
+
+def take_and_sweep(chunks):
+    chunks.take()
+    chunks.give()
+    sweep()
+    print(flush=True)
 
 
 def hold():
@@ -94,15 +123,13 @@ def hold():
     with open("/proc/self/oom_score_adj", "w") as f:
         f.write("1000")  # whoever is short of memory is to have this
     chunks = Chunks(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    chunks.take()
-    print(flush=True)
+    take_and_sweep(chunks)
     os.set_blocking(0, False)
     while True:
         try:
             if not os.read(0, 64):
                 return
-            chunks.take()
-            print(flush=True)
+            take_and_sweep(chunks)
         except BlockingIOError:
             chunks.give()
             time.sleep(POLL_S)
