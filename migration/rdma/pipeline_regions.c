@@ -254,7 +254,8 @@ static uint32_t nr_grants_here(const struct pipeline *p)
 	return nr ? nr : 1;
 }
 
-/* All that are here at once: a system call each would be a good part of what a region costs. */
+/* All that are here at once: a system call each would be a good part of what a region costs. They
+ * are owed no more then, whatever becomes of the first of them. */
 static int receive_grants(struct pipeline *p, struct batch_grant *g, uint32_t *nr, struct err *e)
 {
 	*nr = nr_grants_here(p);
@@ -265,13 +266,13 @@ static int receive_grants(struct pipeline *p, struct batch_grant *g, uint32_t *n
 			return err_set(e, ERR_STREAM, EPROTO,
 				       "the destination said 0x%08x, 0x%08x unasked", g[i].magic,
 				       g[i].refused);
+	p->owed_first += *nr;
 	return 0;
 }
 
-static int take_grant(struct pipeline *p, const struct batch_grant *g, struct err *e)
+static int take_grant(struct pipeline *p, struct pin_region *r, const struct batch_grant *g,
+		      struct err *e)
 {
-	struct pin_region *r = p->owed[p->owed_first++ % NR_JOBS];
-
 	if (!g->refused && g->gfn != r->gfn)
 		return err_set(e, ERR_STREAM, EPROTO,
 			       "the destination granted gfn 0x%llx, 0x%llx was due",
@@ -288,10 +289,12 @@ static int hear_destination(struct pipeline *p, struct err *e)
 	uint32_t nr;
 
 	while (poll(&fd, 1, 0) > 0) {
+		uint32_t first = p->owed_first;
+
 		if (receive_grants(p, grants, &nr, e) < 0)
 			return -e->code;
 		for (uint32_t i = 0; i < nr; i++)
-			if (take_grant(p, &grants[i], e) < 0)
+			if (take_grant(p, p->owed[(first + i) % NR_JOBS], &grants[i], e) < 0)
 				return -e->code;
 	}
 	return 0;
@@ -307,7 +310,7 @@ int pipeline_skip_grants(struct pipeline *p, struct err *e)
 	struct batch_grant grants[NR_JOBS];
 	uint32_t nr;
 
-	for (; p->owed_first != p->owed_end; p->owed_first += nr)
+	while (p->owed_first != p->owed_end)
 		if (receive_grants(p, grants, &nr, e) < 0)
 			return -e->code;
 	return 0;

@@ -39,7 +39,8 @@ struct pair {
 	pthread_t accepting;
 	struct receiver *receiver;
 	struct pagechan *chan;
-	struct fault *fault; /* the destination's, or NULL */
+	struct fault *fault;        /* the destination's, or NULL */
+	struct fault *source_fault; /* or NULL */
 	uint32_t round;
 	uint32_t nr_fallbacks; /* as the channel counts them, in the rounds so far */
 };
@@ -111,6 +112,7 @@ static inline int open_pair(struct pair *p, struct err *e)
 				      .mem = p->from,
 				      .limit = p->limit,
 				      .cancel = p->source_cancel,
+				      .fault = p->source_fault,
 				      .pin_bytes = p->pin_bytes};
 	struct link *link = p->links[0];
 
@@ -154,6 +156,7 @@ static inline void break_pair(struct pair *p)
 	bitmap_fini(&p->written);
 	rate_limit_free(p->limit);
 	fault_free(p->fault);
+	fault_free(p->source_fault);
 	cancel_free(p->source_cancel);
 	cancel_free(p->destination_cancel);
 	guest_mem_free(p->from);

@@ -270,6 +270,34 @@ static const enum ibv_wc_status statuses[] = {
 	IBV_WC_LOC_QP_OP_ERR, IBV_WC_WR_FLUSH_ERR,      IBV_WC_GENERAL_ERR,
 };
 
+/* Refused at once here, and granted there: the grants come together, and the first of them ends the
+ * pipeline. The others are not waited for when the channel goes on over TCP. */
+static void test_grants_that_come_with_a_failure_count(void **state)
+{
+	struct page_batch b = {.round = 1, .nr_runs = MEM_CHUNKS, .nr_data_pages = MEM_CHUNKS};
+	struct send_stats stats = {0};
+	struct err e = ERR_INIT;
+	struct pair p;
+
+	(void)state;
+	make_pair(&p, 1, true);
+	p.pin_bytes = MEM_BYTES;
+	assert_int_equal(fault_new(&p.source_fault, &e), 0);
+	fault_arm_name(p.source_fault, "src.rdma_pin");
+	must_open(&p);
+	for (uint32_t i = 0; i < MEM_CHUNKS; i++) {
+		b.runs[i] =
+			(struct batch_run){.gfn = i * CHUNK_PAGES, .nr_pages = 1, .kind = RUN_DATA};
+		memset(page_of(p.from, b.runs[i].gfn), 0x5a, PAGE_BYTES);
+	}
+	if (p.chan->ops->send(p.chan, &b, &stats, &e) < 0 ||
+	    p.chan->ops->barrier(p.chan, 1, &stats, &e) < 0)
+		fail_msg("%s", e.msg);
+	assert_int_equal(stats.nr_fallbacks, 1);
+	assert_same(&p);
+	break_pair(&p);
+}
+
 static void fail_completion(uint64_t nth, enum ibv_wc_status status, bool fallback)
 {
 	struct err e = ERR_INIT;
@@ -409,6 +437,7 @@ int main(void)
 		cmocka_unit_test(test_a_limit_below_anything_is_an_error_that_says_what_to_set),
 		cmocka_unit_test(test_any_call_may_fail),
 		cmocka_unit_test(test_any_call_may_fail_and_tcp_goes_on),
+		cmocka_unit_test(test_grants_that_come_with_a_failure_count),
 		cmocka_unit_test(test_any_completion_may_fail),
 		cmocka_unit_test(test_the_device_is_removed),
 		cmocka_unit_test(test_an_idle_listener_hears_that_the_device_goes),
