@@ -18,9 +18,11 @@ if __name__ != "__main__":
     from versus.process import die_with_parent
 
 MIB = 1 << 20
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 HUGE_PAGE_ORDER = 9
 FREE_BYTES = 640 * MIB  # in huge pages, kept for whoever wants memory next
 LEAST_BYTES = 256 * MIB  # free while sweeping; less, and the kernel begins to reclaim
+KERNEL_BYTES = 384 * MIB  # KVM wants 160 MiB of its own for a slot of 64 GiB, and there are two VMMs
 CHUNK_BYTES = 32 * MIB
 POLL_S = 0.002
 MADV_POPULATE_WRITE = 23
@@ -46,7 +48,7 @@ def free_huge_bytes():
         for line in f:
             nr_free = [int(word) for word in line.split("zone")[1].split()[1:]]
             nr_pages += sum(nr << order for order, nr in enumerate(nr_free) if order >= HUGE_PAGE_ORDER)
-    return nr_pages * os.sysconf("SC_PAGE_SIZE")
+    return nr_pages * PAGE_BYTES
 
 
 class WarmMemory:
@@ -111,9 +113,19 @@ def sweep():
             memory.madvise(MADV_POPULATE_WRITE, at, CHUNK_BYTES)
 
 
+def sweep_kernel_memory():
+    """Free memory that was the kernel's is kept apart, for the kernel. Page tables are of it, and reading
+    one page of each 2 MiB of a mapping that has no memory makes one."""
+    with mmap.mmap(-1, KERNEL_BYTES // PAGE_BYTES * 2 * MIB, prot=mmap.PROT_READ,
+                   flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+        sum(memory[at] for at in range(0, len(memory), 2 * MIB))
+
+
 def take_and_sweep(chunks):
     chunks.take()
     chunks.give()
+    sweep_kernel_memory()
     sweep()
     print(flush=True)
 
@@ -122,7 +134,7 @@ def hold():
     """The child: take all; again on each line of the input; at its end, end."""
     with open("/proc/self/oom_score_adj", "w") as f:
         f.write("1000")  # whoever is short of memory is to have this
-    chunks = Chunks(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    chunks = Chunks(PAGE_BYTES * os.sysconf("SC_PHYS_PAGES"))
     take_and_sweep(chunks)
     os.set_blocking(0, False)
     while True:
