@@ -3,7 +3,8 @@
  *
  * Left out: the upper halves of AMD's SYSENTER registers, the TSC and its moment, kvmclock, the
  * ACPI PM timer, the HPET's counter, the LAPIC's current count. KVM computes those from the host's
- * clock whenever they are asked for. Everything else has to be the same bit for bit on both sides.
+ * clock whenever they are asked for. And the LAPIC's processor priority, which follows from its TPR
+ * and ISR. Everything else has to be the same bit for bit on both sides.
  */
 #include "vmm/vm_private.h"
 
@@ -12,7 +13,8 @@
 
 #include "proto/device.pb-c.h"
 
-#define LAPIC_CURRENT_COUNT 0x390u
+#define LAPIC_PROCESSOR_PRIORITY 0xa0u
+#define LAPIC_CURRENT_COUNT      0x390u
 
 /* Is the guest's CPU one of AMD's, by leaf 0? Seven words an entry, as in MachineConfig. */
 static bool is_amd(const Godwit__VcpuState *m)
@@ -39,12 +41,24 @@ static void canonical_sysenter(Godwit__VcpuState *m)
 			m->msr_value[i] &= UINT32_MAX;
 }
 
+/*
+ * The processor priority is the higher of TPR and the highest vector in service (SDM 3A, "Task and
+ * Processor Priorities"). A KVM that has just been given a LAPIC with a vector in service says 0
+ * until it computes it anew (seen with Linux 6.1 and a CPU stopped in an interrupt handler).
+ */
+static void canonical_lapic(Godwit__VcpuState *m)
+{
+	if (!m->has_lapic || m->lapic.len < LAPIC_CURRENT_COUNT + 4)
+		return;
+	memset(m->lapic.data + LAPIC_PROCESSOR_PRIORITY, 0, 4);
+	memset(m->lapic.data + LAPIC_CURRENT_COUNT, 0, 4);
+}
+
 static void canonical_cpu(Godwit__VcpuState *m)
 {
 	m->has_tsc = m->has_tsc_realtime_ns = 0;
 	canonical_sysenter(m);
-	if (m->has_lapic && m->lapic.len >= LAPIC_CURRENT_COUNT + 4)
-		memset(m->lapic.data + LAPIC_CURRENT_COUNT, 0, 4);
+	canonical_lapic(m);
 	/* A host with room for more extended state than the guest has reports more zeroes. */
 	while (m->has_xsave && m->xsave.len > VCPU_XSAVE_MIN_BYTES &&
 	       m->xsave.data[m->xsave.len - 1] == 0)

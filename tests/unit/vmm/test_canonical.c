@@ -10,6 +10,7 @@ struct machine {
 	uint32_t msr_index[2];
 	uint64_t msr_value[2];
 	uint64_t tsc;
+	uint8_t lapic[1024];
 };
 
 static const struct machine amd = {
@@ -37,6 +38,8 @@ static void canonical(const struct machine *machine, struct buf *out)
 	cpu.msr_value = copy.msr_value;
 	cpu.has_tsc = 1;
 	cpu.tsc = copy.tsc;
+	cpu.has_lapic = 1;
+	cpu.lapic = (ProtobufCBinaryData){.len = sizeof(copy.lapic), .data = copy.lapic};
 	assert_int_equal(buf_reserve(&packed, godwit__machine_state__get_packed_size(&m), &e), 0);
 	packed.len = godwit__machine_state__pack(&m, packed.data);
 	assert_int_equal(vm_state_canonical(packed.data, packed.len, out, &e), 0);
@@ -89,12 +92,32 @@ static void test_other_msrs_and_the_tsc(void **state)
 	expect_equal(&amd, &other, 0);
 }
 
+/* One migration in twenty of a hypervisor on VMX was refused for it. */
+static void test_a_lapics_processor_priority_follows_from_the_rest(void **state)
+{
+	struct machine source = amd;
+	struct machine other;
+
+	(void)state;
+	source.lapic[0x120] = 1; /* vector 0x40 is in service */
+	source.lapic[0xa0] = 0x40;
+	other = source;
+	other.lapic[0xa0] = 0;
+	expect_equal(&source, &other, 1);
+	other.lapic[0x120] = 0;
+	expect_equal(&source, &other, 0);
+	other = source;
+	other.lapic[0x80] = 0x10; /* TPR */
+	expect_equal(&source, &other, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_amd_sysenter_has_32_bits),
 		cmocka_unit_test(test_intel_sysenter_has_64),
 		cmocka_unit_test(test_other_msrs_and_the_tsc),
+		cmocka_unit_test(test_a_lapics_processor_priority_follows_from_the_rest),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
