@@ -13,6 +13,7 @@
 
 #include "dirty-tracking/dirty.h"
 #include "nested/caps.h"
+#include "tests/rig/must.h"
 #include "tests/rig/oracle.h"
 #include "tests/rig/rig.h"
 #include "vmm/base/clock.h"
@@ -20,14 +21,6 @@
 
 #define MEMORY_BYTES (32ull << 20)
 #define NR_LOOKS     12u
-
-#define must(call)                              \
-	do {                                    \
-		struct err e_ = ERR_INIT;       \
-		struct err *e = &e_;            \
-		if ((call) < 0)                 \
-			fail_msg("%s", e_.msg); \
-	} while (0)
 
 static void need_nesting(void)
 {

@@ -15,6 +15,7 @@
 
 #include "dirty-tracking/dirty.h"
 #include "tests/multiboot/smm_work.h"
+#include "tests/rig/must.h"
 #include "tests/rig/oracle.h"
 #include "tests/rig/rig.h"
 #include "vmm/base/clock.h"
@@ -24,14 +25,6 @@
 #define MEMORY_BYTES (16ull << 20)
 #define START_NS     (60 * NS_PER_S) /* emulated hosts are slow */
 #define MAX_TRIES    40u /* that a CPU is never found in a mode it is in half of the time */
-
-#define must(call)                              \
-	do {                                    \
-		struct err e_ = ERR_INIT;       \
-		struct err *e = &e_;            \
-		if ((call) < 0)                 \
-			fail_msg("%s", e_.msg); \
-	} while (0)
 
 static void need_smm(void)
 {

@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include "nested/l1/l1.h"
+#include "tests/rig/must.h"
 #include "tests/rig/page_hold.h"
 #include "tests/rig/rig.h"
 #include "vmm/acpi/acpi.h"
@@ -24,14 +25,6 @@
 #include "vmm/mem.h"
 
 #define MAX_EXITS 1000000u /* of which none is a stop: the guest hangs */
-
-#define must(call)                              \
-	do {                                    \
-		struct err e_ = ERR_INIT;       \
-		struct err *e = &e_;            \
-		if ((call) < 0)                 \
-			fail_msg("%s", e_.msg); \
-	} while (0)
 
 struct bare {
 	int kvm_fd, vm_fd, fd;

@@ -9,15 +9,8 @@
 #include <cmocka.h>
 
 #include "dirty-tracking/dirty.h"
+#include "tests/rig/must.h"
 #include "vmm/base/clock.h"
-
-#define must(call)                              \
-	do {                                    \
-		struct err e_ = ERR_INIT;       \
-		struct err *e = &e_;            \
-		if ((call) < 0)                 \
-			fail_msg("%s", e_.msg); \
-	} while (0)
 
 /* Pages of @now that differ from @before; each must be in @set. */
 static uint64_t check_changes(const uint8_t *before, const uint8_t *now, const struct bitmap *set,

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "tests/rig/must.h"
 #include "vmm/base/clock.h"
 #include "vmm/vm.h"
 
@@ -109,11 +110,3 @@ static inline void tiny_wait_moving(struct tiny *t)
 		usleep(100);
 	assert_int_not_equal(tiny_word(t, TINY_DATA_GPA), before);
 }
-
-#define must(call)                              \
-	do {                                    \
-		struct err e_ = ERR_INIT;       \
-		struct err *e = &e_;            \
-		if ((call) < 0)                 \
-			fail_msg("%s", e_.msg); \
-	} while (0)
