@@ -119,11 +119,7 @@ static int check_device(const struct vm *vm, const Godwit__DeviceConfig *m, stru
 	if (!d)
 		return err_set(e, ERR_UNSUPPORTED, ENODEV, "this godwit has no device %.40s %u",
 			       m->type, m->instance);
-	if (m->version < d->ops->oldest_loadable || m->version > d->ops->state_version)
-		return err_set(e, ERR_UNSUPPORTED, EPROTO,
-			       "%s: state version %u, this godwit loads %u to %u", d->ops->type,
-			       m->version, d->ops->oldest_loadable, d->ops->state_version);
-	return 0;
+	return vm_check_device_version(d, m->version, e);
 }
 
 static int check_host(const struct vm *vm, const Godwit__MachineConfig *m, struct err *e)

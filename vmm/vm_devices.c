@@ -130,3 +130,12 @@ const struct device *vm_find_device(const struct vm *vm, const char *type, uint3
 			return vm->devices[i];
 	return NULL;
 }
+
+int vm_check_device_version(const struct device *d, uint32_t version, struct err *e)
+{
+	if (version >= d->ops->oldest_loadable && version <= d->ops->state_version)
+		return 0;
+	return err_set(e, ERR_UNSUPPORTED, EPROTO,
+		       "%s: state version %u, this godwit loads %u to %u", d->ops->type, version,
+		       d->ops->oldest_loadable, d->ops->state_version);
+}

@@ -65,8 +65,8 @@ struct vm {
 
 	/* guarded by verbs */
 	pthread_mutex_t verbs;
-	struct vcpu_caps
-		caps; /* immutable after new, but for what a loaded machine brings: adopt() */
+	/* immutable after new, but for what a loaded machine brings: adopt() */
+	struct vcpu_caps caps;
 	struct boot_image *image; /* NULL: nothing to boot; set once, by new or for a destination */
 	bool quiesced;
 	bool tsc_written;
@@ -81,6 +81,8 @@ int vm_add_devices(struct vm *vm, struct err *e);
 int vm_add_device(struct vm *vm, int made, struct device *const *d, struct err *e);
 void vm_free_devices(struct vm *vm);
 const struct device *vm_find_device(const struct vm *vm, const char *type, uint32_t instance);
+/* Does @d load what a peer saved as @version of its state? */
+int vm_check_device_version(const struct device *d, uint32_t version, struct err *e);
 
 /* vm_virtio.c: the machine's virtio devices, from its config, for its guest and for its peer. */
 struct acpi_mmio_device;

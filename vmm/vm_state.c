@@ -129,11 +129,7 @@ static int check_device(const struct vm *vm, const Godwit__DeviceState *m, struc
 	if (!d || !d->ops->load)
 		return err_set(e, ERR_STREAM, ENODEV, "state of device %.40s %u, which is not here",
 			       m->type, m->instance);
-	if (m->version < d->ops->oldest_loadable || m->version > d->ops->state_version)
-		return err_set(e, ERR_UNSUPPORTED, EPROTO,
-			       "%s: state version %u, this godwit loads %u to %u", d->ops->type,
-			       m->version, d->ops->oldest_loadable, d->ops->state_version);
-	return 0;
+	return vm_check_device_version(d, m->version, e);
 }
 
 /* The message of device @d, NULL if there is none. */

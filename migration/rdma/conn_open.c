@@ -29,18 +29,6 @@ static int failed(const char *what, int ret, struct err *e)
 				      : strerrordesc_np(-ret));
 }
 
-static int resolve(const struct uri *uri, int flags, struct addrinfo **list, struct err *e)
-{
-	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = flags};
-	const char *host = uri->host[0] ? uri->host : "127.0.0.1";
-	int ret = getaddrinfo(host, uri->port, &hints, list);
-
-	if (ret == 0)
-		return 0;
-	return err_set(e, ERR_USAGE, EHOSTUNREACH, "%s: cannot resolve host '%s': %s", uri->text,
-		       host, gai_strerror(ret));
-}
-
 static int open_events(const struct verbs_ops *v, struct rdma_event_channel **out, struct err *e)
 {
 	int ret = v->channel_new(v, out);
@@ -233,7 +221,7 @@ static int find_way(struct rdma_conn *c, const struct uri *uri, uint64_t deadlin
 	struct addrinfo *list;
 	int ret;
 
-	if (resolve(uri, 0, &list, e) < 0)
+	if (uri_resolve(uri, 0, &list, e) < 0)
 		return -e->code;
 	ret = c->v->resolve_addr(c->v, c->id, list->ai_addr, timeout_ms);
 	freeaddrinfo(list);
@@ -290,7 +278,7 @@ static int bind_and_listen(struct rdma_listener *l, const struct uri *uri, struc
 	struct addrinfo *list;
 	int ret;
 
-	if (resolve(uri, AI_PASSIVE, &list, e) < 0)
+	if (uri_resolve(uri, AI_PASSIVE, &list, e) < 0)
 		return -e->code;
 	ret = l->v->bind(l->v, l->id, list->ai_addr);
 	freeaddrinfo(list);

@@ -31,18 +31,6 @@ static void unix_address(const struct uri *uri, struct sockaddr_un *sun)
 	memcpy(sun->sun_path, uri->path, sizeof(uri->path));
 }
 
-static int resolve(const struct uri *uri, int flags, struct addrinfo **list, struct err *e)
-{
-	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = flags};
-	const char *host = uri->host[0] ? uri->host : "127.0.0.1";
-	int ret = getaddrinfo(host, uri->port, &hints, list);
-
-	if (ret == 0)
-		return 0;
-	return err_set(e, ERR_USAGE, EHOSTUNREACH, "%s: cannot resolve host '%s': %s", uri->text,
-		       host, gai_strerror(ret));
-}
-
 /* Finish a non-blocking connect(2). */
 static int finish_connect(int fd, const struct uri *uri, uint64_t timeout_ns,
 			  const struct cancel *cancel, struct err *e)
@@ -132,7 +120,7 @@ static int connect_tcp(const struct uri *uri, uint64_t timeout_ns, const struct 
 	struct addrinfo *list;
 	int fd = -1;
 
-	if (resolve(uri, 0, &list, e) < 0)
+	if (uri_resolve(uri, 0, &list, e) < 0)
 		return -e->code;
 	for (struct addrinfo *ai = list; ai && fd < 0; ai = ai->ai_next) {
 		fd = connect_one(ai->ai_addr, ai->ai_addrlen, uri, timeout_ns, cancel, e);
@@ -217,7 +205,7 @@ static int listen_tcp(struct link_listener *ll, struct err *e)
 	char port[16];
 	int ret;
 
-	if (resolve(&ll->uri, AI_PASSIVE, &list, e) < 0)
+	if (uri_resolve(&ll->uri, AI_PASSIVE, &list, e) < 0)
 		return -e->code;
 	ret = bind_and_listen(ll, list->ai_addr, list->ai_addrlen, e);
 	freeaddrinfo(list);

@@ -1,6 +1,7 @@
 #include "vmm/base/uri.h"
 
 #include <errno.h>
+#include <netdb.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -69,4 +70,16 @@ int uri_parse(const char *text, struct uri *uri, struct err *e)
 		return parse_unix(text + 5, uri, e);
 	}
 	return bad(text, "is not an address godwit knows", e);
+}
+
+int uri_resolve(const struct uri *uri, int flags, struct addrinfo **list, struct err *e)
+{
+	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = flags};
+	const char *host = uri->host[0] ? uri->host : "127.0.0.1";
+	int ret = getaddrinfo(host, uri->port, &hints, list);
+
+	if (ret == 0)
+		return 0;
+	return err_set(e, ERR_USAGE, EHOSTUNREACH, "%s: cannot resolve host '%s': %s", uri->text,
+		       host, gai_strerror(ret));
 }

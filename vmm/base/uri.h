@@ -7,6 +7,8 @@
 
 #include "vmm/base/err.h"
 
+struct addrinfo; /* of <netdb.h> */
+
 enum uri_scheme {
 	URI_TCP,
 	URI_UNIX,
@@ -22,3 +24,7 @@ struct uri {
 };
 
 int uri_parse(const char *text, struct uri *uri, struct err *e);
+
+/* The addresses that a tcp: or rdma: @uri may mean, for freeaddrinfo(3). @flags: AI_PASSIVE to
+ * listen there, 0 to connect. May wait for the name service. */
+int uri_resolve(const struct uri *uri, int flags, struct addrinfo **list, struct err *e);

@@ -1,3 +1,5 @@
+#include <netdb.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -86,6 +88,35 @@ static void test_refused(void **state)
 	expect_refused(very_long);
 }
 
+static void test_no_host_is_loopback(void **state)
+{
+	struct err e = ERR_INIT;
+	struct addrinfo *list;
+	struct sockaddr_in sin;
+	struct uri u;
+
+	(void)state;
+	assert_int_equal(uri_parse("tcp::4444", &u, &e), 0);
+	assert_int_equal(uri_resolve(&u, 0, &list, &e), 0);
+	assert_int_equal(list->ai_family, AF_INET);
+	memcpy(&sin, list->ai_addr, sizeof(sin));
+	assert_int_equal(sin.sin_addr.s_addr, htonl(INADDR_LOOPBACK));
+	assert_int_equal(sin.sin_port, htons(4444));
+	freeaddrinfo(list);
+}
+
+static void test_an_unknown_host_is_named(void **state)
+{
+	struct err e = ERR_INIT;
+	struct addrinfo *list;
+	struct uri u;
+
+	(void)state;
+	assert_int_equal(uri_parse("rdma:no host:1", &u, &e), 0);
+	assert_true(uri_resolve(&u, 0, &list, &e) < 0);
+	assert_non_null(strstr(e.msg, "rdma:no host:1: cannot resolve host 'no host'"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -93,6 +124,8 @@ int main(void)
 		cmocka_unit_test(test_rdma),
 		cmocka_unit_test(test_unix),
 		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_no_host_is_loopback),
+		cmocka_unit_test(test_an_unknown_host_is_named),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
