@@ -4,35 +4,40 @@
 
 #include "migration/migration.h"
 
-/* The report, checked: everything in it is the guest's word. */
-static const struct guest_report *report_of(struct vm *vm)
-{
-	uint64_t gpa = vm_guest_report_gpa(vm);
-	const struct guest_mem *mem = vm_mem(vm);
-	const struct guest_report *r = gpa ? guest_mem_at(mem, gpa, sizeof(*r)) : NULL;
-
-	if (!r || r->magic != GUEST_REPORT_MAGIC || r->abi != GUEST_REPORT_ABI || !r->tsc_khz ||
-	    r->nr_cpus < 1 || r->nr_cpus > GUEST_REPORT_MAX_CPUS)
-		return NULL;
-	return guest_mem_at(mem, gpa, sizeof(*r) + r->nr_cpus * sizeof(r->cpu[0]));
-}
-
 static uint64_t load(const uint64_t *word)
 {
 	return __atomic_load_n(word, __ATOMIC_ACQUIRE);
 }
 
-void blackout_mark(struct vm *vm, struct blackout_mark *mark)
+/* Everything in it is the guest's word. */
+void blackout_view(struct vm *vm, struct blackout_view *out)
 {
-	const struct guest_report *r = report_of(vm);
+	uint64_t gpa = vm_guest_report_gpa(vm);
+	const struct guest_report *r = gpa ? guest_mem_at(vm_mem(vm), gpa, sizeof(*r)) : NULL;
+	uint32_t nr_cpus;
+	uint64_t tsc_khz;
 
-	memset(mark, 0, sizeof(*mark));
-	if (!r)
+	*out = (struct blackout_view){.report = NULL};
+	if (!r || r->magic != GUEST_REPORT_MAGIC || r->abi != GUEST_REPORT_ABI)
 		return;
-	mark->nr_cpus = r->nr_cpus;
-	for (uint32_t i = 0; i < r->nr_cpus; i++) {
-		mark->gap_seq[i] = load(&r->cpu[i].gap_seq);
-		mark->last_tsc[i] = load(&r->cpu[i].last_tsc);
+	nr_cpus = __atomic_load_n(&r->nr_cpus, __ATOMIC_RELAXED);
+	tsc_khz = load(&r->tsc_khz);
+	if (!tsc_khz || nr_cpus < 1 || nr_cpus > GUEST_REPORT_MAX_CPUS ||
+	    !guest_mem_at(vm_mem(vm), gpa, sizeof(*r) + nr_cpus * sizeof(r->cpu[0])))
+		return;
+	*out = (struct blackout_view){r, nr_cpus, tsc_khz};
+}
+
+void blackout_mark(const struct blackout_view *view, struct blackout_mark *mark)
+{
+	memset(mark, 0, sizeof(*mark));
+	mark->nr_cpus = view->nr_cpus;
+	for (uint32_t i = 0; i < view->nr_cpus; i++) {
+		const struct guest_cpu_report *cpu = &view->report->cpu[i];
+
+		mark->gap_seq[i] = load(&cpu->gap_seq);
+		mark->last_tsc[i] = load(&cpu->last_tsc);
+		mark->tsc_backwards[i] = load(&cpu->tsc_backwards);
 	}
 }
 
@@ -49,15 +54,15 @@ static uint64_t first_new(const struct guest_cpu_report *cpu, uint64_t marked_se
 	return seq - marked_seq > GUEST_REPORT_NR_GAPS ? seq - GUEST_REPORT_NR_GAPS : marked_seq;
 }
 
-uint64_t blackout_largest_since_ns(struct vm *vm, const struct blackout_mark *mark)
+uint64_t blackout_largest_since_ns(const struct blackout_view *view,
+				   const struct blackout_mark *mark)
 {
-	const struct guest_report *r = report_of(vm);
 	uint64_t largest = 0;
 
-	if (!r || r->nr_cpus != mark->nr_cpus)
+	if (view->nr_cpus != mark->nr_cpus)
 		return 0;
 	for (uint32_t i = 0; i < mark->nr_cpus; i++) {
-		const struct guest_cpu_report *cpu = &r->cpu[i];
+		const struct guest_cpu_report *cpu = &view->report->cpu[i];
 		uint64_t end = load(&cpu->gap_seq);
 
 		for (uint64_t n = first_new(cpu, mark->gap_seq[i]); n < end; n++) {
@@ -67,17 +72,17 @@ uint64_t blackout_largest_since_ns(struct vm *vm, const struct blackout_mark *ma
 				largest = cycles;
 		}
 	}
-	return cycles_to_ns(largest, r->tsc_khz);
+	return largest ? cycles_to_ns(largest, view->tsc_khz) : 0;
 }
 
 /* A vCPU may be stopped between reading its TSC and storing it: then the gap it records begins one
  * sample after the stored one. Samples are microseconds apart. */
 #define SAMPLE_SLACK_NS 50000
 
-/* Cycles of the gap of @cpu that spans the mark; 0 when there is none yet. Gaps that ended before
+/* Cycles of the gap of @cpu that spans @instant; 0 when there is none yet. Gaps that ended before
  * it but were recorded after it (stopped between the two) are not it. */
 static uint64_t spanning_cycles(const struct guest_cpu_report *cpu, uint64_t marked_seq,
-				uint64_t marked_tsc, uint64_t slack_cycles)
+				uint64_t instant)
 {
 	uint64_t end = load(&cpu->gap_seq);
 
@@ -86,42 +91,61 @@ static uint64_t spanning_cycles(const struct guest_cpu_report *cpu, uint64_t mar
 		uint64_t start = load(&gap->tsc_start);
 		uint64_t cycles = load(&gap->tsc_cycles);
 
-		if (start <= marked_tsc + slack_cycles &&
-		    start + cycles > marked_tsc + slack_cycles)
+		if (start <= instant && start + cycles > instant)
 			return cycles;
 	}
 	return 0;
 }
 
-bool blackout_spanning_ns(struct vm *vm, const struct blackout_mark *mark, uint64_t *gap_ns)
+/* Has this vCPU recorded all that it ever will of a gap at @instant? It stores a sample first and
+ * records the gap before it afterwards, so one sample that is newer is not enough; when that one
+ * has been followed by another, it is. */
+static bool has_told(const struct guest_cpu_report *cpu, uint32_t i, uint64_t instant,
+		     struct blackout_mark *mark)
 {
-	const struct guest_report *r = report_of(vm);
+	uint64_t last = load(&cpu->last_tsc);
+	bool newer = last > instant || load(&cpu->tsc_backwards) != mark->tsc_backwards[i];
+
+	if (newer && mark->seen_tsc[i] && mark->seen_tsc[i] != last)
+		return true;
+	if (newer && !mark->seen_tsc[i])
+		mark->seen_tsc[i] = last;
+	return false;
+}
+
+enum blackout_answer blackout_spanning_ns(const struct blackout_view *view,
+					  struct blackout_mark *mark, uint64_t *gap_ns)
+{
+	uint64_t slack_cycles = view->tsc_khz * SAMPLE_SLACK_NS / 1000000;
 	uint64_t longest = 0;
+	bool pending = false;
 
-	if (!r || !mark->nr_cpus || r->nr_cpus != mark->nr_cpus)
-		return false;
+	if (!mark->nr_cpus || view->nr_cpus != mark->nr_cpus)
+		return BLACKOUT_UNTOLD;
 	for (uint32_t i = 0; i < mark->nr_cpus; i++) {
-		uint64_t cycles = spanning_cycles(&r->cpu[i], mark->gap_seq[i], mark->last_tsc[i],
-						  r->tsc_khz * SAMPLE_SLACK_NS / 1000000);
+		const struct guest_cpu_report *cpu = &view->report->cpu[i];
+		uint64_t instant = mark->last_tsc[i] + slack_cycles;
+		bool told = has_told(cpu, i, instant, mark); /* before the ring is read */
+		uint64_t cycles = spanning_cycles(cpu, mark->gap_seq[i], instant);
 
-		if (!cycles)
-			return false;
+		pending = pending || (!cycles && !told);
 		if (cycles > longest)
 			longest = cycles;
 	}
-	*gap_ns = cycles_to_ns(longest, r->tsc_khz);
-	return true;
+	if (pending || !longest)
+		return pending ? BLACKOUT_PENDING : BLACKOUT_UNTOLD;
+	*gap_ns = cycles_to_ns(longest, view->tsc_khz);
+	return BLACKOUT_FELT;
 }
 
 int migration_read_blackout(struct vm *vm, struct guest_blackout *out)
 {
 	struct blackout_mark everything = {0};
-	const struct guest_report *r = report_of(vm);
+	struct blackout_view view;
 
-	*out = (struct guest_blackout){.present = r != NULL};
-	if (!r)
-		return 0;
-	everything.nr_cpus = r->nr_cpus;
-	out->gap_ns = blackout_largest_since_ns(vm, &everything);
+	blackout_view(vm, &view);
+	*out = (struct guest_blackout){.present = view.nr_cpus != 0};
+	everything.nr_cpus = view.nr_cpus;
+	out->gap_ns = blackout_largest_since_ns(&view, &everything);
 	return 0;
 }

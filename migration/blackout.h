@@ -14,17 +14,39 @@
 #include "vmm/guest_report.h"
 #include "vmm/vm.h"
 
-struct blackout_mark {
+/* A guest's report. What bounds the rest of it is read once, since the guest can change it at any
+ * moment: all of @nr_cpus vCPU pages are RAM, @tsc_khz is not 0. Valid as long as the VM's memory.
+ */
+struct blackout_view {
+	const struct guest_report *report;
 	uint32_t nr_cpus; /* 0: the guest publishes no report */
-	uint64_t gap_seq[GUEST_REPORT_MAX_CPUS];
-	uint64_t last_tsc[GUEST_REPORT_MAX_CPUS];
+	uint64_t tsc_khz;
 };
 
-void blackout_mark(struct vm *vm, struct blackout_mark *mark);
+void blackout_view(struct vm *vm, struct blackout_view *out);
+
+struct blackout_mark {
+	uint32_t nr_cpus; /* 0: nothing to tell by */
+	uint64_t gap_seq[GUEST_REPORT_MAX_CPUS];
+	uint64_t last_tsc[GUEST_REPORT_MAX_CPUS];
+	uint64_t tsc_backwards[GUEST_REPORT_MAX_CPUS];
+	uint64_t seen_tsc[GUEST_REPORT_MAX_CPUS]; /* a sample taken after the mark; 0: none yet */
+};
+
+void blackout_mark(const struct blackout_view *view, struct blackout_mark *mark);
 
 /* The largest gap any vCPU recorded since the mark; 0 when none was long enough to be recorded. */
-uint64_t blackout_largest_since_ns(struct vm *vm, const struct blackout_mark *mark);
+uint64_t blackout_largest_since_ns(const struct blackout_view *view,
+				   const struct blackout_mark *mark);
+
+enum blackout_answer {
+	BLACKOUT_PENDING, /* a vCPU has not run since, or not for long: look again */
+	BLACKOUT_FELT,
+	BLACKOUT_UNTOLD, /* all run and have recorded none: it was under the guest's own threshold,
+			  * or lies between two TSCs that cannot be compared */
+};
 
 /* The gap that began at or before the mark and ended after it: the switch-over, as the vCPU that
- * felt it longest did. False when a vCPU has not recorded it yet. */
-bool blackout_spanning_ns(struct vm *vm, const struct blackout_mark *mark, uint64_t *gap_ns);
+ * felt it longest did. @mark remembers what this look has seen, for the next. */
+enum blackout_answer blackout_spanning_ns(const struct blackout_view *view,
+					  struct blackout_mark *mark, uint64_t *gap_ns);

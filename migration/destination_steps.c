@@ -399,8 +399,10 @@ int destination_ready(struct migration_destination *d, struct err *e)
 {
 	Godwit__Ready ready = GODWIT__READY__INIT;
 	Godwit__Commit *commit;
+	struct blackout_view view;
 
-	blackout_mark(d->vm, &d->mark);
+	blackout_view(d->vm, &view);
+	blackout_mark(&view, &d->mark);
 	if (record_send(&d->records, RECORD_READY, &ready.base, e) < 0 || await_commit(d, e) < 0)
 		return -e->code;
 	commit = (Godwit__Commit *)record_unpack(&d->record, &godwit__commit__descriptor, e);
@@ -430,16 +432,29 @@ int destination_run(struct migration_destination *d, struct err *e)
 	return 0;
 }
 
+/* Samples are microseconds apart, but a vCPU may have to wait for a processor. */
+static bool await_blackout(struct migration_destination *d, uint64_t *gap_ns)
+{
+	uint64_t give_up_ns = clock_now_ns() + NS_PER_S;
+	enum blackout_answer answer;
+	struct blackout_view view;
+
+	if (!d->run || !d->mark.nr_cpus)
+		return false;
+	do {
+		clock_sleep_until_ns(clock_now_ns() + 5 * NS_PER_MS);
+		blackout_view(d->vm, &view);
+		answer = blackout_spanning_ns(&view, &d->mark, gap_ns);
+	} while (answer == BLACKOUT_PENDING && clock_now_ns() < give_up_ns);
+	return answer == BLACKOUT_FELT;
+}
+
 void destination_report_blackout(struct migration_destination *d)
 {
 	Godwit__Blackout blackout = GODWIT__BLACKOUT__INIT;
 	struct err ignored = ERR_INIT;
-	uint64_t give_up_ns = clock_now_ns() + NS_PER_S;
 
-	while (d->run && d->mark.nr_cpus && !blackout.has_gap_ns && clock_now_ns() < give_up_ns) {
-		clock_sleep_until_ns(clock_now_ns() + 5 * NS_PER_MS);
-		blackout.has_gap_ns = blackout_spanning_ns(d->vm, &d->mark, &blackout.gap_ns);
-	}
+	blackout.has_gap_ns = await_blackout(d, &blackout.gap_ns);
 	pthread_mutex_lock(&d->lock);
 	d->report.blackout.present = blackout.has_gap_ns;
 	d->report.blackout.gap_ns = blackout.gap_ns;

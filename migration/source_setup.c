@@ -320,7 +320,10 @@ void source_undo_describe(struct migration_source *s)
 
 int source_track(struct migration_source *s, struct err *e)
 {
-	blackout_mark(s->vm, &s->began);
+	struct blackout_view view;
+
+	blackout_view(s->vm, &view);
+	blackout_mark(&view, &s->began);
 	heap_warm(); /* for the switch-over */
 	s->tracking = true;
 	return dirty_start(s->tracker, e);

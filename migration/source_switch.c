@@ -11,6 +11,8 @@
 
 int source_pause(struct migration_source *s, struct err *e)
 {
+	struct blackout_view view;
+
 	s->paused_at_ns = clock_now_ns();
 	s->was_running = vm_status(s->vm) == VM_RUNNING;
 	s->paused = true;
@@ -21,8 +23,9 @@ int source_pause(struct migration_source *s, struct err *e)
 		return err_set(e, ERR_STATE, ESHUTDOWN,
 			       "the guest powered off or failed during the migration");
 	vm_set_status(s->vm, VM_FINISH_MIGRATE);
+	blackout_view(s->vm, &view);
 	pthread_mutex_lock(&s->lock);
-	s->report.blackout.precopy_max_ns = blackout_largest_since_ns(s->vm, &s->began);
+	s->report.blackout.precopy_max_ns = blackout_largest_since_ns(&view, &s->began);
 	pthread_mutex_unlock(&s->lock);
 	return 0;
 }
