@@ -24,6 +24,10 @@ static const struct option_spec specs[] = {
 	 0, 0},
 	{"append", "TEXT", "the kernel's command line", OPTION_STRING, MACHINE(append), 0, 0},
 	{"memory", "SIZE", "guest memory, default 512M", OPTION_BYTES, MACHINE(memory_bytes), 0, 0},
+	{"prealloc", NULL,
+	 "allocate all of it at once, before the guest starts or is waited\n"
+	 "for, and not as it is touched",
+	 OPTION_FLAG, MACHINE(prealloc), 0, 0},
 	{"cpus", "N", "virtual CPUs, default 1", OPTION_COUNT, MACHINE(nr_cpus), 1, VM_MAX_CPUS},
 	{"cpu", "MODEL",
 	 "what the guest sees of the CPU: host (default), or what it shares\n"
@@ -108,6 +112,10 @@ static int check(const struct run_options *o, struct err *e)
 		return err_set(e, ERR_USAGE, EINVAL,
 			       "--nested does not go with --incoming: whether the guest may be a "
 			       "hypervisor comes with it");
+	if (o->incoming && o->machine.prealloc && !o->machine.memory_bytes)
+		return err_set(e, ERR_USAGE, EINVAL,
+			       "--prealloc with --incoming needs --memory: how much the guest has "
+			       "is not known before it comes");
 	if (o->paused && !o->machine.qmp)
 		return err_set(e, ERR_USAGE, EINVAL,
 			       "--paused needs --qmp: nobody could start the guest");

@@ -140,6 +140,7 @@ int machine_options_apply(const struct machine_options *o, bool incoming,
 		.initrd = o->initrd,
 		.append = o->append,
 	};
+	config->prealloc = o->prealloc;
 	config->qmp = o->qmp;
 	config->tracker = o->tracker;
 	/* In the order the guest finds them: the first disk is its vda. */

@@ -10,6 +10,7 @@ struct machine_options {
 	const char *initrd;
 	const char *append;
 	uint64_t memory_bytes;
+	bool prealloc;
 	uint64_t nr_cpus;
 	const char *cpu; /* model; NULL: host */
 	const char *serial;

@@ -7,6 +7,7 @@
 #include "control/command.h"
 #include "control/session_state.h"
 #include "vmm/base/log.h"
+#include "vmm/mem_prealloc.h"
 
 #define PROGRESS_MS 200
 
@@ -58,10 +59,30 @@ static int open_qmp(struct session *s, struct err *e)
 	return qmp_server_new(&s->loop, s->config.qmp, &target, &s->qmp, e);
 }
 
+int session_prealloc(struct session *s, struct err *e)
+{
+	struct guest_mem *memory;
+
+	if (!s->config.prealloc || s->memory)
+		return 0;
+	if (guest_mem_new(s->config.vm.memory_bytes, &memory, e) < 0)
+		return -e->code;
+	if (mem_prealloc(memory, e) < 0) {
+		guest_mem_free(memory);
+		return -e->code;
+	}
+	s->memory = memory;
+	return 0;
+}
+
 static int boot(struct session *s, struct err *e)
 {
-	int ret = vm_new(&s->config.vm, session_on_vm_event, s, &s->vm, e);
+	struct vm_config config = s->config.vm;
+	int ret;
 
+	config.memory = s->memory;
+	s->memory = NULL;
+	ret = vm_new(&config, session_on_vm_event, s, &s->vm, e);
 	if (!ret)
 		ret = vm_boot(s->vm, e);
 	if (!ret && !s->config.paused)
@@ -71,6 +92,8 @@ static int boot(struct session *s, struct err *e)
 
 static int begin(struct session *s, struct err *e)
 {
+	if (session_prealloc(s, e) < 0)
+		return -e->code;
 	if (!s->config.incoming)
 		return boot(s, e);
 	s->may_listen = true;
@@ -147,6 +170,7 @@ void session_free(struct session *s)
 			vm_pause(s->vm, &ignored);
 		vm_free(s->vm);
 	}
+	guest_mem_free(s->memory);
 	/* Every thread that posts is gone. */
 	if (s->mailbox)
 		mailbox_close(s->mailbox);

@@ -25,6 +25,7 @@ struct session_observer {
 /* Strings are borrowed for the session's life. */
 struct session_config {
 	struct vm_config vm;     /* with incoming, a memory_bytes or nr_cpus of 0 accepts any */
+	bool prealloc;           /* allocate vm.memory_bytes, which is not 0, beforehand */
 	const char *qmp;         /* unix:PATH[,server=off]; NULL: none */
 	const char *incoming;    /* NULL: boot; "defer": wait for migrate-incoming; or a URI */
 	int handed_fd;           /* connections to @incoming come over this; 0: listen there */

@@ -159,6 +159,8 @@ static int build(void *ctx, struct vm_config *config, struct vm **vm, struct err
 	if (ret < 0)
 		return ret;
 	config->serial = s->config.vm.serial;
+	config->memory = s->memory;
+	s->memory = NULL;
 	return vm_new(config, session_on_vm_event, s, vm, e);
 }
 
@@ -172,6 +174,7 @@ int session_listen(struct session *s, const char *uri_text, struct err *e)
 		.rdma_pin_bytes = s->settings.params.rdma_pin_bytes,
 		.rdma_fallback = s->settings.params.rdma_fallback,
 		.announce = s->settings.params.announce,
+		.has_memory = s->config.prealloc,
 	};
 	struct uri uri;
 	int ret;
@@ -182,6 +185,8 @@ int session_listen(struct session *s, const char *uri_text, struct err *e)
 				       ? "The incoming migration has already been started"
 				       : "'--incoming' was not specified on the command line");
 	ret = uri_parse(uri_text, &uri, e);
+	if (!ret) /* again, if a guest that did not arrive has had it */
+		ret = session_prealloc(s, e);
 	if (!ret && s->config.handed_fd)
 		ret = link_listen_handed(s->config.handed_fd, uri_text, &s->listener, e);
 	else if (!ret)

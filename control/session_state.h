@@ -21,6 +21,9 @@ struct session {
 	struct ending_signals signals;
 	uv_timer_t progress;
 	struct qmp_server *qmp;
+	/* Allocated for a machine that is yet to be made; or NULL. A destination's engine takes it,
+	 * and nobody else looks while there is one. */
+	struct guest_mem *memory;
 	struct vm *vm; /* NULL until an incoming one has arrived */
 	struct migration_settings settings;
 	struct migration_source *source;
@@ -45,6 +48,9 @@ struct session {
 
 /* Stop the loop soon; the first call decides the exit status. */
 void session_end(struct session *s, int exit_code);
+
+/* With --prealloc: have s->memory, for the next machine to take. */
+int session_prealloc(struct session *s, struct err *e);
 
 /* Is the guest in a moment of a migration in which it must be left alone? */
 bool session_is_switching(struct session *s);

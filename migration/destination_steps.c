@@ -272,7 +272,7 @@ static int begin_round(struct migration_destination *d, struct err *e)
 
 	if (!m)
 		return -e->code;
-	if (round->number == 1 && check_memory(round->pages, e) < 0) {
+	if (round->number == 1 && !d->config.has_memory && check_memory(round->pages, e) < 0) {
 		protobuf_c_message_free_unpacked(m, NULL);
 		return -e->code;
 	}

@@ -56,6 +56,8 @@ struct migration_destination_config {
 	struct fault *fault;
 	uint64_t accept_timeout_ns;      /* 0: wait for ever for the source */
 	struct announce_params announce; /* how the guest's networks are told */
+	bool has_memory; /* what is built has all of its memory: what the host has left is no matter
+			  */
 	/* For a listener at an rdma: address; else unused. */
 	uint64_t rdma_pin_bytes;       /* most to pin; 0: the default of migration/params.h */
 	bool rdma_fallback;            /* listen without RDMA when this host has none */

@@ -90,7 +90,7 @@ static int build(struct vm *vm, struct err *e)
 	struct vcpu_config cpu = {.on_stop = vm_cpu_stopped, .ctx = vm};
 	int ret = create_kvm_vm(vm, e);
 
-	if (ret == 0)
+	if (ret == 0 && !vm->mem)
 		ret = guest_mem_new(vm->config.memory_bytes, &vm->mem, e);
 	if (ret == 0)
 		ret = irqchip_create(vm->fd, e);
@@ -127,8 +127,11 @@ int vm_new(const struct vm_config *config, vm_event_fn on_event, void *ctx, stru
 	struct vm *vm = calloc(1, sizeof(*vm));
 	int ret;
 
-	if (!vm)
+	if (!vm) {
+		guest_mem_free(config->memory);
 		return err_set(e, ERR_SYS, ENOMEM, "out of memory");
+	}
+	vm->mem = config->memory;
 	vm->kvm_fd = vm->fd = -1;
 	vm->on_event = on_event;
 	vm->event_ctx = ctx;

@@ -28,6 +28,8 @@ struct vcpu;
 /* Strings are copied by vm_new, and so are the files of the image. */
 struct vm_config {
 	uint64_t memory_bytes;
+	struct guest_mem *memory; /* of memory_bytes, taken over by vm_new, also on failure; NULL:
+				   * it makes some */
 	uint32_t nr_cpus;
 	bool debug_exit;         /* isa-debug-exit at port 0xf4 */
 	bool test_devices;       /* what kvm-unit-tests expect of QEMU's pc-testdev machine */

@@ -53,7 +53,7 @@ spread() { awk '{ print $1 }' "$1" | sort -n | sed -n '1p;$p' | paste -sd- | sed
 
 row() { printf '%-28s %8s %18s %12s %16s %8s %10s\n' "$@"; }
 
-# throughput_table FOLDER: the medians of FOLDER/{limit,all,16M,again,tcp,qemu-on,qemu-off}-{1,2}, as far as they are
+# throughput_table FOLDER: the medians of FOLDER/{limit,all,16M,ahead,again,tcp,qemu-on,qemu-off}-{1,2}, as far as they are
 # there, which write_bw, pages_by, pages_again and qemu_move wrote.
 throughput_table() {
 	local nr kind file limit
@@ -61,7 +61,7 @@ throughput_table() {
 	for nr in 1 2; do
 		limit=$(median "$1/limit-$nr" 1)
 		row "ib_write_bw, $nr QP" "$limit" "$(spread "$1/limit-$nr")" "" "" "" ""
-		for kind in all 16M again tcp qemu-on qemu-off; do
+		for kind in all 16M ahead again tcp qemu-on qemu-off; do
 			file=$1/$kind-$nr
 			[[ -e $file ]] || continue
 			row "$(row_name "$kind" "$nr")" "$(median "$file" 1)" "$(spread "$file")" \
@@ -76,6 +76,7 @@ throughput_table() {
 row_name() {
 	case $1 in
 	tcp) echo "godwit tcp:, $2 stream(s)" ;;
+	ahead) echo "  all, dest. --prealloc" ;;
 	again) echo "  all, in the second round" ;;
 	qemu-*) echo "qemu rdma:, rdma-pin-all ${1#qemu-}" ;;
 	*) echo "godwit rdma:, $2 QP, $1" ;;

@@ -58,6 +58,7 @@ has_small_pages() {
 	done
 	return 1
 }
+has_all_memory() { (($(sed -n 's/^RssShmem:[^0-9]*\([0-9]*\) kB/\1/p' "/proc/$1/status") >= $2)); }
 says() { grep -q -- "$2" "$work/$1.log"; }
 
 warned_twice() { (($(grep -c -- "$2" "$work/$1.log") == 2)); } # as destination, then as source
@@ -76,6 +77,13 @@ expect "and its address" doctor_says '10\.7\.0\.1'
 base=$(census)
 expect "the guest boots" boot_workload one "fill=32M ws=4M rate=500" 128M
 at=one at_pid=$pid
+
+# ---- Into memory that is there already ----
+
+listen_ahead zero rdma:10.7.0.1:0 128M
+expect "a destination allocates its memory before it listens" has_all_memory "$pid" 131072
+expect "it moves there" migrate --verify
+expect "whole" arrived zero
 
 # ---- It works: never more pinned than allowed ----
 

@@ -89,8 +89,18 @@ listen() {
 		shift
 	done
 	vmm "$name" "${prefix[@]}" "$godwit" receive "$address" "${@:2}"
-	wait_for 90 "$pid" "$work/$name.log" '^waiting for a guest at' || return 1
-	uri=$(sed -n 's/^waiting for a guest at //p' "$work/$name.log")
+	await_listening "$name"
+}
+
+# listen_ahead NAME URI MEMORY: the same, and it has allocated the guest's memory before.
+listen_ahead() {
+	vmm "$1" env GODWIT_LOG=info "$godwit" run --incoming "$2" --memory "$3" --prealloc
+	await_listening "$1"
+}
+
+await_listening() {
+	wait_for 90 "$pid" "$work/$1.log" 'waiting for a guest at' || return 1
+	uri=$(sed -n 's/.*waiting for a guest at //p' "$work/$1.log")
 }
 
 # boot_workload NAME GUEST MEMORY: the workload guest, working.
