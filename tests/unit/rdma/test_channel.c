@@ -209,15 +209,23 @@ static void test_a_limit_below_anything_is_an_error_that_says_what_to_set(void *
 
 /* ---- failures ---- */
 
+/* What a sweep is over. */
+struct swept {
+	int code; /* what the call fails with */
+	bool fallback;
+	bool wide; /* all of memory fits into the window: many regions are asked for together */
+};
+
 /* Fail the @nth call; false when there were fewer. */
-static bool fail_call(uint64_t nth, int code, bool fallback, uint32_t *nr_completed)
+static bool fail_call(uint64_t nth, const struct swept *how, uint32_t *nr_completed)
 {
 	struct err e = ERR_INIT;
 	const char *fired;
 	struct pair p;
 
-	make_pair(&p, (uint32_t)nth, fallback);
-	fake_verbs_fail_call(p.fake, nth, code);
+	make_pair(&p, (uint32_t)nth, how->fallback);
+	p.pin_bytes = how->wide ? MEM_BYTES : BUDGET;
+	fake_verbs_fail_call(p.fake, nth, how->code);
 	if (open_pair(&p, &e) == 0 && send_all(&p, &e) == 0) {
 		assert_same(&p);
 		(*nr_completed)++;
@@ -230,38 +238,50 @@ static bool fail_call(uint64_t nth, int code, bool fallback, uint32_t *nr_comple
 }
 
 /* The first calls set up; then the same few come again and again, so steps may grow. */
-static uint32_t sweep(int code, bool fallback, uint32_t *nr_completed)
+static uint32_t sweep(const struct swept *how, uint32_t *nr_completed)
 {
 	uint32_t nr = 0;
 
 	*nr_completed = 0;
-	for (uint64_t nth = 1; fail_call(nth, code, fallback, nr_completed);
-	     nth += nth < 80 ? 1 : nth / 12)
+	for (uint64_t nth = 1; fail_call(nth, how, nr_completed); nth += nth < 80 ? 1 : nth / 12)
 		nr++;
 	return nr;
 }
 
 static void test_any_call_may_fail(void **state)
 {
-	uint32_t nr_completed;
+	static const struct swept hows[] = {{EIO, false, false},
+					    {ENOMEM, false, false},
+					    {EIO, false, true},
+					    {ENOMEM, false, true}};
 
 	(void)state;
-	assert_true(sweep(EIO, false, &nr_completed) > 90);
-	print_message("  EIO: %u completed all the same\n", nr_completed);
-	assert_true(sweep(ENOMEM, false, &nr_completed) > 90);
-	print_message("  ENOMEM: %u completed all the same\n", nr_completed);
+	for (size_t i = 0; i < sizeof(hows) / sizeof(hows[0]); i++) {
+		uint32_t nr_completed;
+		uint32_t nr = sweep(&hows[i], &nr_completed);
+
+		print_message("  %s%s: %u of %u completed all the same\n",
+			      hows[i].code == EIO ? "EIO" : "ENOMEM", hows[i].wide ? ", wide" : "",
+			      nr_completed, nr);
+		assert_true(nr > 80);
+	}
 }
 
 static void test_any_call_may_fail_and_tcp_goes_on(void **state)
 {
-	uint32_t nr_completed;
-	uint32_t nr;
+	static const struct swept hows[] = {
+		{EIO, true, false}, {EIO, true, true}, {ENOMEM, true, true}};
 
 	(void)state;
-	nr = sweep(EIO, true, &nr_completed);
-	print_message("  %u of %u completed\n", nr_completed, nr);
-	/* What fails at the destination after its adapter has taken the mark ends the migration. */
-	assert_true(nr_completed > nr * 9 / 10);
+	for (size_t i = 0; i < sizeof(hows) / sizeof(hows[0]); i++) {
+		uint32_t nr_completed;
+		uint32_t nr = sweep(&hows[i], &nr_completed);
+
+		print_message("  %u of %u completed\n", nr_completed, nr);
+		/* What fails at the destination after its adapter has taken the mark ends the
+		 * migration. */
+		assert_true(nr_completed > nr * 9 / 10);
+	}
 }
 
 static const enum ibv_wc_status statuses[] = {
