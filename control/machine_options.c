@@ -100,34 +100,40 @@ static int add_others(const struct machine_options *o, struct vm_config *config,
 	return ret;
 }
 
+static int check_kernel(const struct machine_options *o, bool incoming, struct err *e)
+{
+	if (!incoming && !o->kernel)
+		return err_set(e, ERR_USAGE, EINVAL,
+			       "--kernel is missing: it names the image to boot");
+	return check_image("kernel", o->kernel, e);
+}
+
+/* What each option says by itself, and whether its files are there. */
+static int check_options(const struct machine_options *o, bool incoming, enum nested_mode *nested,
+			 struct err *e)
+{
+	if (check_kernel(o, incoming, e) < 0 || check_image("initrd", o->initrd, e) < 0 ||
+	    check_serial("serial", o->serial, e) < 0)
+		return -e->code;
+	if ((!incoming || o->memory_bytes) && check_memory(o->memory_bytes, e) < 0)
+		return -e->code;
+	if (o->console && check_console(o, e) < 0)
+		return -e->code;
+	if (o->cpu && cpu_model_check(o->cpu, e) < 0)
+		return err_prefix(e, "--cpu");
+	if (o->nested && nested_mode_parse(o->nested, nested, e) < 0)
+		return err_prefix(e, "--nested");
+	return 0;
+}
+
 int machine_options_apply(const struct machine_options *o, bool incoming,
 			  struct session_config *config, struct err *e)
 {
 	enum nested_mode nested = NESTED_OFF;
-	int ret = 0;
 
-	if (!incoming && !o->kernel)
-		return err_set(e, ERR_USAGE, EINVAL,
-			       "--kernel is missing: it names the image to boot");
-	if (!incoming || o->memory_bytes)
-		ret = check_memory(o->memory_bytes, e);
-	if (!ret && o->cpu && cpu_model_check(o->cpu, e) < 0)
-		ret = err_prefix(e, "--cpu");
-	if (!ret)
-		ret = check_serial("serial", o->serial, e);
-	if (!ret && o->console)
-		ret = check_console(o, e);
-	if (!ret)
-		ret = check_image("kernel", o->kernel, e);
-	if (!ret)
-		ret = check_image("initrd", o->initrd, e);
-	if (!ret && o->nested && nested_mode_parse(o->nested, &nested, e) < 0)
-		ret = err_prefix(e, "--nested");
-	if (!ret)
-		ret = rdma_options_parse(&o->rdma, &config->rdma_pin_bytes, &config->rdma_fallback,
-					 e);
-	if (ret < 0)
-		return ret;
+	if (check_options(o, incoming, &nested, e) < 0 ||
+	    rdma_options_parse(&o->rdma, &config->rdma_pin_bytes, &config->rdma_fallback, e) < 0)
+		return -e->code;
 	config->vm = (struct vm_config){
 		.memory_bytes = o->memory_bytes,
 		.nr_cpus = (uint32_t)o->nr_cpus,
@@ -144,9 +150,7 @@ int machine_options_apply(const struct machine_options *o, bool incoming,
 	config->qmp = o->qmp;
 	config->tracker = o->tracker;
 	/* In the order the guest finds them: the first disk is its vda. */
-	if (add_disks(&o->disks, &config->vm, e) < 0)
-		return -e->code;
-	if (add_nets(&o->nets, &config->vm, e) < 0)
+	if (add_disks(&o->disks, &config->vm, e) < 0 || add_nets(&o->nets, &config->vm, e) < 0)
 		return -e->code;
 	return add_others(o, &config->vm, e);
 }
