@@ -114,6 +114,7 @@ struct l1 {
 	uint32_t nr_guests;
 	struct guest guest[L1_MAX_GUESTS];
 	struct workload *workload;
+	uint64_t delay; /* bench: how far ahead timers are set, in cycles */
 	/* written by interrupt handlers */
 	volatile uint64_t ticks;
 	volatile uint64_t ipis;
