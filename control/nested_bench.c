@@ -30,8 +30,8 @@ struct bench_options {
 #define AT(member) offsetof(struct bench_options, member)
 
 static const struct option_spec specs[] = {
-	{"rounds", "N", "operations of each kind, default 1000", OPTION_COUNT, AT(rounds), 64,
-	 10000000},
+	{"rounds", "N", "operations of each kind, default 1000; 64 of those that are slow",
+	 OPTION_COUNT, AT(rounds), 64, 10000000},
 	{"shadow", NULL, "L1 without nested paging", OPTION_FLAG, AT(shadow), 0, 0},
 	{"no-migration", NULL, "measure once, not again after a migration", OPTION_FLAG,
 	 AT(no_migration), 0, 0},

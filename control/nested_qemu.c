@@ -20,6 +20,7 @@
 #include "vmm/base/buf.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/log.h"
+#include "vmm/mem_file.h"
 
 #define KVM_DEBUGFS "/sys/kernel/debug/kvm"
 #define LOOK_MS     100
@@ -119,12 +120,17 @@ static int answer(struct qemu *q, struct err *e)
 
 /* ---- The process ---- */
 
+/* Of huge pages, as QEMU's memory is where it is no file: what a first touch takes is to be
+ * compared with ours. QEMU opens it by its number. */
 static int make_memory(struct qemu *q, struct err *e)
 {
 	uint64_t bytes = q->config->memory_bytes;
+	bool huge;
 
-	q->memory_fd = memfd_create("l1", 0); /* QEMU opens it by its number */
-	if (q->memory_fd < 0 || ftruncate(q->memory_fd, (off_t)bytes) < 0)
+	q->memory_fd = mem_file_new(bytes, &huge, e);
+	if (q->memory_fd < 0)
+		return q->memory_fd;
+	if (fcntl(q->memory_fd, F_SETFD, 0) < 0)
 		return err_sys(e, "memory for %s", q->config->program);
 	q->memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, q->memory_fd, 0);
 	if (q->memory != MAP_FAILED)
@@ -153,7 +159,7 @@ static int make_serial(struct qemu *q, struct err *e)
 
 static int start(struct qemu *q, struct err *e)
 {
-	char ram[96], size[24], chardev[64], append[256];
+	char ram[112], size[24], chardev[64], append[256];
 	const char *const argv[] = {
 		q->config->program,
 		"-M",
@@ -180,7 +186,8 @@ static int start(struct qemu *q, struct err *e)
 	int code;
 
 	snprintf(ram, sizeof(ram),
-		 "memory-backend-file,id=ram,share=on,size=%lluB,mem-path=/proc/self/fd/%d",
+		 "memory-backend-file,id=ram,share=on,align=2M,size=%lluB,"
+		 "mem-path=/proc/self/fd/%d",
 		 (unsigned long long)q->config->memory_bytes, q->memory_fd);
 	snprintf(size, sizeof(size), "%lluB", (unsigned long long)q->config->memory_bytes);
 	snprintf(chardev, sizeof(chardev), "file:%s", q->serial);

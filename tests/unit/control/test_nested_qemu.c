@@ -22,7 +22,8 @@ struct fake {
 	struct err e;
 };
 
-/* @line is what the script does with the FIFO that it is to write to, "$serial". */
+/* @line is what the script does with the FIFO that it is to write to, "$serial", and the file that
+ * is to be the guest's memory, "$memory". */
 static int run(struct fake *f, const char *line)
 {
 	FILE *out;
@@ -40,8 +41,8 @@ static int run(struct fake *f, const char *line)
 	out = fdopen(fd, "w");
 	assert_non_null(out);
 	fprintf(out,
-		"#!/bin/sh\nfor word; do case $word in file:*) serial=${word#file:} ;; esac; "
-		"done\n%s\n",
+		"#!/bin/sh\nfor word; do case $word in file:*) serial=${word#file:} ;; "
+		"*mem-path=*) memory=${word##*mem-path=} ;; esac; done\n%s\n",
 		line);
 	assert_int_equal(fclose(out), 0);
 	assert_int_equal(chmod(f->path, 0700), 0);
@@ -69,6 +70,17 @@ static void what_it_says_comes_back(void **state)
 	assert_int_equal(run(&f, "printf 'bench begin\\nbench end\\n' >\"$serial\"; exec sleep 60"),
 			 0);
 	assert_string_equal(f.said, "bench begin\nbench end\n");
+	free(f.said);
+}
+
+static void it_can_open_its_memory(void **state)
+{
+	struct fake f;
+
+	(void)state;
+	assert_int_equal(run(&f, "[ \"$(stat -Lc %s $memory)\" = 1048576 ] && "
+				 "echo x >$memory && printf 'bench end' >\"$serial\""),
+			 0);
 	free(f.said);
 }
 
@@ -122,6 +134,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_it_says_comes_back),
+		cmocka_unit_test(it_can_open_its_memory),
 		cmocka_unit_test(one_that_is_done_may_end),
 		cmocka_unit_test(one_that_ends_early),
 		cmocka_unit_test(one_that_asks_before_it_says_where),
