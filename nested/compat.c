@@ -79,11 +79,18 @@ static const char *const exit_bits[32] = {
 	[21] = "load EFER",
 	[22] = "save preemption timer",
 	[23] = "clear BNDCFGS",
+	[28] = "load CET state",
 };
 
 static const char *const entry_bits[32] = {
 	[2] = "load debug controls", [9] = "IA-32e guest", [13] = "load PERF_GLOBAL_CTRL",
 	[14] = "load PAT",           [15] = "load EFER",   [16] = "load BNDCFGS",
+	[20] = "load CET state",
+};
+
+static const char *const basic_bits[64] = {
+	[54] = "INS and OUTS information",
+	[56] = "exceptions with any error code",
 };
 
 static const char *const ept_bits[64] = {
@@ -107,7 +114,9 @@ static const char *const ept_bits[64] = {
 #define ALL UINT64_MAX
 
 static const struct vmx_msr vmx_msrs[] = {
+	/* Revision, sizes and memory type; and what is a feature of the rest. */
 	{0x480, "IA32_VMX_BASIC", RULE_EQUAL, 0x00bc1fff7fffffff, NULL},
+	{0x480, "IA32_VMX_BASIC", RULE_SUBSET, 1ull << 54 | 1ull << 56, basic_bits},
 	{0x481, "pin-based controls", RULE_CONTROLS, ALL, pin_bits},
 	{0x482, "processor-based controls", RULE_CONTROLS, ALL, proc_bits},
 	{0x483, "VM-exit controls", RULE_CONTROLS, ALL, exit_bits},
@@ -170,7 +179,7 @@ static void add_bits(struct differences *d, const char *what, uint64_t bits,
 		if (name)
 			add(d, "%s (%s)", name, what);
 		else
-			add(d, "%s bit %d", what, bit);
+			add(d, "%s bit %d", what, bit - shift);
 	}
 }
 

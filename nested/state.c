@@ -13,15 +13,16 @@
 
 #define SVM_FLAGS \
 	(KVM_STATE_NESTED_GUEST_MODE | KVM_STATE_NESTED_RUN_PENDING | KVM_STATE_NESTED_GIF_SET)
-#define VMX_FLAGS \
-	(KVM_STATE_NESTED_GUEST_MODE | KVM_STATE_NESTED_RUN_PENDING | KVM_STATE_NESTED_EVMCS)
+#define VMX_FLAGS                                                                              \
+	(KVM_STATE_NESTED_GUEST_MODE | KVM_STATE_NESTED_RUN_PENDING | KVM_STATE_NESTED_EVMCS | \
+	 KVM_STATE_NESTED_MTF_PENDING)
 
 static const size_t header_bytes = sizeof(struct kvm_nested_state);
 
 /*
  * The save area that KVM hands out is all of its VMCB for L1, of which it takes back what a #VMEXIT
- * loads (svm_copy_vmrun_state). The rest is whatever lay there. Cleared, equal states have equal
- * bytes.
+ * loads (svm_copy_vmrun_state; shadow stacks since Linux 6.18, branch records later still). The
+ * rest is whatever lay there. Cleared, equal states have equal bytes.
  */
 static void keep_l1_registers(uint8_t *page)
 {
@@ -34,8 +35,8 @@ static void keep_l1_registers(uint8_t *page)
 		{VMCB_SAVE_EFER, 8},
 		{VMCB_SAVE_CR4, 24 /* CR3, CR0 */},
 		{VMCB_SAVE_RFLAGS, 16 /* RIP */},
-		{VMCB_SAVE_RSP, 8},
-		{VMCB_SAVE_RAX, 8},
+		{VMCB_SAVE_RSP, 40 /* S_CET, SSP, ISST_ADDR, RAX */},
+		{VMCB_SAVE_DBGCTL, 40 /* BR_FROM, BR_TO, LASTEXCPFROM, LASTEXCPTO */},
 	};
 	uint8_t clean[VMCB_BYTES] = {0};
 

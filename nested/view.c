@@ -8,8 +8,9 @@
 #include "nested/vmcb.h"
 #include "nested/vmcs12.h"
 
-#define SECONDARY_EPT  (1u << 1)
-#define NESTED_CTL_NPT 1u
+#define PRIMARY_SECONDARY (1u << 31)
+#define SECONDARY_EPT     (1u << 1)
+#define NESTED_CTL_NPT    1u
 
 static uint64_t u64_at(const struct nested_state *s, size_t offset)
 {
@@ -38,6 +39,14 @@ static void decode_svm(const struct nested_state *s, struct nested_view *v)
 	v->asid = u32_at(s, VMCB_ASID);
 }
 
+/* The CPU looks at the secondary controls only where the primary ones say so (SDM vol. 3C,
+ * "Processor-Based VM-Execution Controls"); else they are what was last written there. */
+static bool has_ept(const struct nested_state *s)
+{
+	return u32_at(s, VMCS12_PRIMARY_CONTROLS) & PRIMARY_SECONDARY &&
+	       u32_at(s, VMCS12_SECONDARY_CONTROLS) & SECONDARY_EPT;
+}
+
 static void decode_vmx(const struct nested_state *s, struct nested_view *v)
 {
 	v->vendor = NESTED_VMX;
@@ -47,7 +56,7 @@ static void decode_vmx(const struct nested_state *s, struct nested_view *v)
 	v->control_gpa = s->kvm.hdr.vmx.vmcs12_pa;
 	if (!v->in_l2)
 		return;
-	v->nested_paging = u32_at(s, VMCS12_SECONDARY_CONTROLS) & SECONDARY_EPT;
+	v->nested_paging = has_ept(s);
 	v->nested_cr3 = v->nested_paging ? u64_at(s, VMCS12_EPT_POINTER) : 0;
 	v->l1_rip = u64_at(s, VMCS12_HOST_RIP);
 	v->injected = u32_at(s, VMCS12_ENTRY_INTR_INFO);

@@ -55,5 +55,6 @@
 #define VMCB_SAVE_RAX    0x5f8
 #define VMCB_SAVE_CR2    0x640
 #define VMCB_SAVE_G_PAT  0x668
+#define VMCB_SAVE_DBGCTL 0x670
 
 #endif

@@ -164,7 +164,9 @@ static void begin(struct l1 *m)
 		cpu_reset_gaps(&w->cpu[i]);
 	w->report->tsc_running = rdtsc();
 	w->report->state = GUEST_STATE_RUNNING;
-	console_text(&w->console, "l1: ready\n");
+	console_text(&w->console, "l1: ready");
+	console_key_hex(&w->console, "report_gpa", pointer_gpa(w->report));
+	console_text(&w->console, "\n");
 }
 
 static void on_tick(struct l1 *m)

@@ -179,9 +179,12 @@ static void every_vmx_msr_is_looked_at(void **state)
 		uint64_t guest, host;
 		const char *says;
 	} all[] = {
+		{0x480, 1ull << 54, 0, "INS and OUTS information (IA32_VMX_BASIC)"},
 		{0x481, 1ull << 39, 0, "posted interrupts (pin-based controls)"},
+		{0x481, 1ull << 36, 0, "pin-based controls bit 4"},
 		{0x482, 1ull << 60, 0, "MSR bitmaps (processor-based controls)"},
 		{0x483, 1ull << 53, 0, "load EFER (VM-exit controls)"},
+		{0x483, 1ull << 60, 0, "load CET state (VM-exit controls)"},
 		{0x484, 1ull << 47, 0, "load EFER (VM-entry controls)"},
 		{0x485, 1ull << 6, 0, "IA32_VMX_MISC bit 6"},
 		{0x486, 0, 1, "bit 0 that can be 0 (IA32_VMX_CR0_FIXED0)"},

@@ -45,7 +45,8 @@ static struct nested_state vmx_in_l2(void)
 						     .flags = 1,
 						     .preemption_timer_deadline = 99}}};
 
-	s.bytes[HEADER + 804] = 2; /* EPT */
+	s.bytes[HEADER + 751] = 0x80; /* secondary controls */
+	s.bytes[HEADER + 804] = 2;    /* EPT */
 	s.bytes[HEADER + 121] = 0x60;
 	s.bytes[HEADER + 674] = 0x11;
 	return s;
@@ -110,6 +111,31 @@ static void too_much_data_is_refused(void **state)
 	assert_int_equal(e.kind, ERR_STREAM);
 }
 
+/* Every byte of the save area that KVM takes back for L1 is kept, and no other (AMD APM vol. 2,
+ * appendix B). */
+static void what_a_vmexit_loads_is_kept(void **state)
+{
+	static const struct {
+		uint16_t from, to;
+	} kept[] = {{0x000, 0x440},  /* control; ES, CS, SS, DS */
+		    {0x460, 0x470},  /* GDTR */
+		    {0x480, 0x490},  /* IDTR */
+		    {0x4d0, 0x4d8},  /* EFER */
+		    {0x548, 0x560},  /* CR4, CR3, CR0 */
+		    {0x570, 0x580},  /* RFLAGS, RIP */
+		    {0x5d8, 0x600},  /* RSP, S_CET, SSP, ISST_ADDR, RAX */
+		    {0x670, 0x698}}; /* DBGCTL, branch records */
+	struct nested_state s = svm_in_l2();
+	uint8_t expected[VMCB_BYTES] = {0};
+
+	(void)state;
+	memset(s.bytes + HEADER, 0x41, VMCB_BYTES);
+	for (size_t i = 0; i < sizeof(kept) / sizeof(kept[0]); i++)
+		memset(expected + kept[i].from, 0x41, (size_t)(kept[i].to - kept[i].from));
+	nested_state_tidy(&s);
+	assert_memory_equal(s.bytes + HEADER, expected, VMCB_BYTES);
+}
+
 /* What L0's last exit left behind is not the guest's, and does not come back from a load. */
 static void l0s_linear_address_is_forgotten(void **state)
 {
@@ -170,6 +196,8 @@ static void what_is_malformed_is_named(void **state)
 	bad(&s, &svm_host, "SVM size");
 	s = vmx_in_l2();
 	assert_int_equal(nested_state_check(&s, &vmx_host, &e), 0);
+	s.kvm.flags |= KVM_STATE_NESTED_MTF_PENDING;
+	assert_int_equal(nested_state_check(&s, &vmx_host, &e), 0);
 	s.kvm.hdr.vmx.vmcs12_pa = UINT64_MAX;
 	bad(&s, &vmx_host, "L2 without VMCS12");
 	s = vmx_in_l2();
@@ -229,6 +257,19 @@ static void the_view_tells_vmx(void **state)
 				  "0x6000, L1 goes on at 0x110000");
 }
 
+/* Bits that the CPU would not look at. */
+static void stale_controls_are_no_nested_paging(void **state)
+{
+	struct nested_state s = vmx_in_l2();
+	struct nested_view v;
+
+	(void)state;
+	s.bytes[HEADER + 751] = 0;
+	nested_view_decode(&s, &v);
+	assert_false(v.nested_paging);
+	assert_int_equal(v.nested_cr3, 0);
+}
+
 static void a_view_is_cut_off(void **state)
 {
 	struct nested_state s = svm_in_l2();
@@ -270,12 +311,14 @@ int main(void)
 		cmocka_unit_test(no_message_is_no_nesting),
 		cmocka_unit_test(a_newer_version_is_refused),
 		cmocka_unit_test(too_much_data_is_refused),
+		cmocka_unit_test(what_a_vmexit_loads_is_kept),
 		cmocka_unit_test(l0s_linear_address_is_forgotten),
 		cmocka_unit_test(another_layout_is_left_alone),
 		cmocka_unit_test(what_is_malformed_is_named),
 		cmocka_unit_test(a_kvm_with_less_room_refuses),
 		cmocka_unit_test(the_view_tells_svm),
 		cmocka_unit_test(the_view_tells_vmx),
+		cmocka_unit_test(stale_controls_are_no_nested_paging),
 		cmocka_unit_test(a_view_is_cut_off),
 		cmocka_unit_test(capabilities_survive_the_wire),
 	};
