@@ -41,8 +41,8 @@ static json_t *svm_json(const struct nested_caps *c)
 	json_t *names = json_array();
 
 	for (unsigned int i = 0; i < 32; i++)
-		if (c->svm_features >> i & 1 && nested_svm_feature(i))
-			json_array_append_new(names, json_string(nested_svm_feature(i)));
+		if (c->svm_features >> i & 1 && nested_svm_features[i])
+			json_array_append_new(names, json_string(nested_svm_features[i]));
 	return json_pack("{s:i,s:I,s:I,s:o}", "revision", (int)c->svm_revision, "asids",
 			 (json_int_t)c->svm_asids, "features_edx", (json_int_t)c->svm_features,
 			 "features", names);
@@ -95,9 +95,9 @@ static void print_svm(const struct nested_caps *c)
 			    c->svm_revision, c->svm_asids);
 
 	for (unsigned int i = 0; i < 32; i++)
-		if (c->svm_features >> i & 1 && nested_svm_feature(i))
+		if (c->svm_features >> i & 1 && nested_svm_features[i])
 			used += snprintf(text + used, sizeof(text) - (size_t)used, " %s",
-					 nested_svm_feature(i));
+					 nested_svm_features[i]);
 	print_row("SVM features", text);
 }
 

@@ -32,7 +32,8 @@ static const struct option_spec specs[] = {
 	{"cpu", "MODEL",
 	 "what the guest sees of the CPU: host (default), or what it shares\n"
 	 "with others: x86-64-v1 to -v4, EPYC, Haswell, ...; features more\n"
-	 "or less follow, as in x86-64-v2,+avx,-aes",
+	 "or less follow, as in x86-64-v2,+avx,-aes; also vendor=NAME and\n"
+	 "phys-bits=N",
 	 OPTION_STRING, MACHINE(cpu), 0, 0},
 	{"serial", "WHERE", "the serial port: stdio (default), null, pty, file:PATH,\nunix:PATH",
 	 OPTION_STRING, MACHINE(serial), 0, 0},
@@ -72,7 +73,8 @@ static const struct option_spec specs[] = {
 	 OPTION_STRING, MACHINE(nested), 0, 0},
 	{"test-devices", NULL,
 	 "devices that kvm-unit-tests need: fw_cfg, pc-testdev,\n"
-	 "the Shutdown port, HPET; implies --debug-exit",
+	 "the Shutdown port, HPET; implies --debug-exit, and --nested on\n"
+	 "unless that says otherwise",
 	 OPTION_FLAG, MACHINE(test_devices), 0, 0},
 	{"paused", NULL, "do not start the guest; 'cont' does", OPTION_FLAG, AT(paused), 0, 0},
 };

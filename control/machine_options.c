@@ -129,7 +129,8 @@ static int check_options(const struct machine_options *o, bool incoming, enum ne
 int machine_options_apply(const struct machine_options *o, bool incoming,
 			  struct session_config *config, struct err *e)
 {
-	enum nested_mode nested = NESTED_OFF;
+	/* kvm-unit-tests test hypervisors, too, and QEMU's CPUs are such by default. */
+	enum nested_mode nested = o->test_devices && !incoming ? NESTED_ON : NESTED_OFF;
 
 	if (check_options(o, incoming, &nested, e) < 0 ||
 	    rdma_options_parse(&o->rdma, &config->rdma_pin_bytes, &config->rdma_fallback, e) < 0)

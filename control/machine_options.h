@@ -23,7 +23,7 @@ struct machine_options {
 	const char *tracker;
 	bool debug_exit;
 	bool test_devices;  /* debug_exit too */
-	const char *nested; /* NULL: off */
+	const char *nested; /* NULL: off; with test_devices: on */
 	struct rdma_options rdma;
 };
 

@@ -66,8 +66,8 @@ int nested_caps_check(const struct nested_caps *guest, const struct nested_caps 
 /* "VMX", "SVM", "none". */
 const char *nested_vendor_name(enum nested_vendor vendor);
 
-/* The name of SVM feature bit @bit of CPUID 0x8000000a EDX; NULL: none given. */
-const char *nested_svm_feature(unsigned int bit);
+/* The names of the SVM features, CPUID 0x8000000a EDX; NULL: none given. */
+extern const char *const nested_svm_features[32];
 
 /* "off", "on" or "require" into @mode; ERR_USAGE otherwise. */
 int nested_mode_parse(const char *text, enum nested_mode *mode, struct err *e);

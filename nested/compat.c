@@ -136,18 +136,13 @@ static const struct vmx_msr vmx_msrs[] = {
 	{0x491, "IA32_VMX_VMFUNC", RULE_SUBSET, ALL, NULL},
 };
 
-static const char *const svm_bits[32] = {
+const char *const nested_svm_features[32] = {
 	[0] = "npt",          [1] = "lbrv",           [2] = "svm_lock",    [3] = "nrip_save",
 	[4] = "tsc_scale",    [5] = "vmcb_clean",     [6] = "flushbyasid", [7] = "decodeassists",
 	[10] = "pausefilter", [12] = "pfthreshold",   [13] = "avic",       [15] = "v_vmsave_vmload",
 	[16] = "vgif",        [17] = "gmet",          [18] = "x2avic",     [20] = "v_spec_ctrl",
 	[25] = "vnmi",        [28] = "svme_addr_chk",
 };
-
-const char *nested_svm_feature(unsigned int bit)
-{
-	return bit < 32 ? svm_bits[bit] : NULL;
-}
 
 /* The list of differences: "a, b, c"; what does not fit is cut off. */
 struct differences {
@@ -257,7 +252,7 @@ static void compare_vmx(const struct nested_caps *guest, const struct nested_cap
 static void compare_svm(const struct nested_caps *guest, const struct nested_caps *host,
 			struct differences *d)
 {
-	add_bits(d, "SVM", guest->svm_features & ~host->svm_features, svm_bits, 0);
+	add_bits(d, "SVM", guest->svm_features & ~host->svm_features, nested_svm_features, 0);
 	if (guest->svm_asids > host->svm_asids)
 		add(d, "%u address space ids (here %u)", guest->svm_asids, host->svm_asids);
 	if (guest->svm_revision > host->svm_revision)

@@ -2,12 +2,20 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-#define NR_WORDS_MAX  24
-#define LEAF_SIZES    0x80000008u
-#define LEAF_XSAVE    0xdu
-#define BASELINE_BITS 40 /* of physical address: 1 TiB; every CPU with EPT or NPT has them */
+#define NR_WORDS_MAX      24
+#define LEAF_KVM          0x40000001u
+#define LEAF_EXTENDED     0x80000000u
+#define LEAF_EXT_FEATURES 0x80000001u
+#define LEAF_SIZES        0x80000008u
+#define LEAF_SVM          0x8000000au
+#define LEAF_XSAVE        0xdu
+#define VENDOR_BYTES      12
+#define LEAST_BITS        32
+#define MOST_BITS         52
+#define BASELINE_BITS     40 /* of physical address: 1 TiB; every CPU with EPT or NPT has them */
 
 /* A model is another one and more. Feature names are those of vmm/cpuid_names.c. */
 struct model {
@@ -60,9 +68,18 @@ static const struct {
 	{"avx512f", 0xe0}, {"pku", 0x200}, {"amx_tile", 0x60000},
 };
 
-/* A bit mask for each feature word, in the order of cpuid_feature_word(). */
+/* Bit masks for each feature word, in the order of cpuid_feature_word(). */
 struct features {
 	uint32_t bits[NR_WORDS_MAX];
+	uint32_t refused[NR_WORDS_MAX]; /* taken away by name: not even provided */
+};
+
+/* A parsed --cpu. */
+struct spec {
+	struct features features;
+	bool host;             /* all the host has, but for what was taken away */
+	const char *vendor;    /* VENDOR_BYTES; NULL: the host's */
+	uint32_t address_bits; /* of physical addresses; 0: the model's */
 };
 
 /* Names like "lm (64-bit mode)" are found by their first word. */
@@ -98,10 +115,9 @@ static int set_feature(struct features *f, const char *name, size_t len, bool on
 			e, ERR_USAGE, EINVAL,
 			"there is no CPU feature '%.*s'; they are called as in /proc/cpuinfo",
 			(int)len, name);
-	if (on)
-		f->bits[word] |= 1u << bit;
-	else
-		f->bits[word] &= ~(1u << bit);
+	f->bits[word] &= ~(1u << bit);
+	f->refused[word] &= ~(1u << bit);
+	*(on ? &f->bits[word] : &f->refused[word]) |= 1u << bit;
 	return 0;
 }
 
@@ -159,26 +175,62 @@ static void set_all_of(struct features *f, const struct cpuid *host)
 		f->bits[i] = cpuid_register(host, w);
 }
 
-/* @host NULL: only what is wrong with @spec itself. */
-static int parse(const char *spec, const struct cpuid *host, struct features *f, struct err *e)
+static int set_vendor(struct spec *s, const char *name, size_t len, struct err *e)
 {
-	size_t len = strcspn(spec, ",");
+	if (len != VENDOR_BYTES)
+		return err_set(e, ERR_USAGE, EINVAL,
+			       "vendor=%.*s: a vendor has %d letters, as GenuineIntel and "
+			       "AuthenticAMD have",
+			       (int)len, name, VENDOR_BYTES);
+	s->vendor = name;
+	return 0;
+}
 
-	memset(f, 0, sizeof(*f));
-	if (!strncmp(spec, "host", len) && len == 4) {
-		if (host)
-			set_all_of(f, host);
-	} else if (set_model(f, spec, len, e) < 0) {
+static int set_address_bits(struct spec *s, const char *number, size_t len, struct err *e)
+{
+	char *end;
+	unsigned long bits = strtoul(number, &end, 10);
+
+	if (end != number + len || bits < LEAST_BITS || bits > MOST_BITS)
+		return err_set(e, ERR_USAGE, EINVAL, "phys-bits=%.*s: %d to %d are possible",
+			       (int)len, number, LEAST_BITS, MOST_BITS);
+	s->address_bits = (uint32_t)bits;
+	return 0;
+}
+
+/* What follows a comma: @len bytes. */
+static int set_property(struct spec *s, const char *text, size_t len, struct err *e)
+{
+	static const char vendor[] = "vendor=";
+	static const char bits[] = "phys-bits=";
+	const size_t after_vendor = sizeof(vendor) - 1;
+	const size_t after_bits = sizeof(bits) - 1;
+
+	if (!strncmp(text, vendor, after_vendor))
+		return set_vendor(s, text + after_vendor, len - after_vendor, e);
+	if (!strncmp(text, bits, after_bits))
+		return set_address_bits(s, text + after_bits, len - after_bits, e);
+	if (text[0] != '+' && text[0] != '-')
+		return err_set(e, ERR_USAGE, EINVAL,
+			       "'%.*s': a feature comes with + or -, as in x86-64-v2,+avx,-aes",
+			       (int)len, text);
+	return set_feature(&s->features, text + 1, len - 1, text[0] == '+', e);
+}
+
+/* @host NULL: only what is wrong with @text itself. */
+static int parse(const char *text, const struct cpuid *host, struct spec *s, struct err *e)
+{
+	size_t len = strcspn(text, ",");
+
+	memset(s, 0, sizeof(*s));
+	s->host = len == 4 && !strncmp(text, "host", len);
+	if (s->host && host)
+		set_all_of(&s->features, host);
+	else if (!s->host && set_model(&s->features, text, len, e) < 0)
 		return -e->code;
-	}
-	for (const char *at = spec + len; *at; at += len) {
+	for (const char *at = text + len; *at; at += len) {
 		len = strcspn(at + 1, ",") + 1;
-		if (at[1] != '+' && at[1] != '-')
-			return err_set(e, ERR_USAGE, EINVAL,
-				       "'%.*s': a feature comes with + or -, as in "
-				       "x86-64-v2,+avx,-aes",
-				       (int)len - 1, at + 1);
-		if (set_feature(f, at + 2, len - 2, at[1] == '+', e) < 0)
+		if (set_property(s, at + 1, len - 1, e) < 0)
 			return -e->code;
 	}
 	return 0;
@@ -186,9 +238,9 @@ static int parse(const char *spec, const struct cpuid *host, struct features *f,
 
 int cpu_model_check(const char *spec, struct err *e)
 {
-	struct features f;
+	struct spec s;
 
-	return parse(spec, NULL, &f, e);
+	return parse(spec, NULL, &s, e);
 }
 
 /* The AMD leaf 0x80000001 repeats in EDX what leaf 1 says there. */
@@ -259,33 +311,57 @@ static void drop_leaves(struct cpuid *c, const struct features *f)
 	}
 }
 
-static void limit_addresses(struct cpuid *c)
+static void limit_addresses(struct cpuid *c, uint32_t bits)
 {
 	for (uint32_t i = 0; i < c->nr; i++) {
 		struct cpuid_entry *en = &c->entries[i];
 
-		if (en->function == LEAF_SIZES && (en->eax & 0xff) > BASELINE_BITS)
-			en->eax = (en->eax & ~0xffu) | BASELINE_BITS;
+		if (en->function == LEAF_SIZES && (en->eax & 0xff) > bits)
+			en->eax = (en->eax & ~0xffu) | bits;
 	}
+}
+
+/* Leaf 0 has the vendor in EBX, EDX, ECX; AMD's repeat it in leaf 0x80000000. */
+static void set_vendor_leaves(struct cpuid *c, const char *vendor)
+{
+	for (uint32_t i = 0; i < c->nr; i++) {
+		struct cpuid_entry *en = &c->entries[i];
+
+		if (en->function != 0 && (en->function != LEAF_EXTENDED || !en->ebx))
+			continue;
+		memcpy(&en->ebx, vendor, 4);
+		memcpy(&en->edx, vendor + 4, 4);
+		memcpy(&en->ecx, vendor + 8, 4);
+	}
+}
+
+/* The bits of @w that a guest of features @f may have. */
+static uint32_t allowed(const struct cpuid *c, const struct cpuid_feature_word *w, uint32_t wanted,
+			uint32_t refused)
+{
+	switch (w->function) {
+	case LEAF_KVM: /* what KVM offers beside the processor is the same on all hosts of a kernel
+			*/
+	case LEAF_SVM: /* --nested's to give, not a model's */
+		return ~refused;
+	case LEAF_EXT_FEATURES:
+		if (w->reg == CPUID_EDX)
+			wanted |= repeated_bits(c);
+		break;
+	}
+	return (wanted | w->ignored) & ~refused;
 }
 
 static void limit_features(struct cpuid *c, const struct features *f)
 {
 	const struct cpuid_feature_word *w;
-	struct features also = {{0}};
+	struct features also = {.bits = {0}};
 	struct err never = ERR_INIT; /* these names are ours, and tested */
 
 	(void)set_features(&also, provided, &never);
-	for (uint32_t i = 0; (w = cpuid_feature_word(i)) != NULL; i++) {
-		uint32_t keep = f->bits[i] | also.bits[i] | w->ignored;
-
-		/* What KVM offers beside the processor is the same on all hosts of a kernel. */
-		if (is_state_word(w) || w->function == 0x40000001)
-			continue;
-		if (w->function == 0x80000001 && w->reg == CPUID_EDX)
-			keep |= repeated_bits(c);
-		cpuid_mask(c, w, keep);
-	}
+	for (uint32_t i = 0; (w = cpuid_feature_word(i)) != NULL; i++)
+		if (!is_state_word(w))
+			cpuid_mask(c, w, allowed(c, w, f->bits[i] | also.bits[i], f->refused[i]));
 }
 
 static int check_host(const char *spec, const struct features *f, const struct cpuid *host,
@@ -305,21 +381,23 @@ static int check_host(const char *spec, const struct features *f, const struct c
 		       list);
 }
 
-int cpu_model_apply(const char *spec, const struct cpuid *host, struct cpuid *out, struct err *e)
+int cpu_model_apply(const char *text, const struct cpuid *host, struct cpuid *out, struct err *e)
 {
-	struct features f;
+	struct spec s;
 
 	if (out != host)
 		*out = *host;
-	if (!spec || !strcmp(spec, "host"))
+	if (!text || !strcmp(text, "host"))
 		return 0;
-	if (parse(spec, host, &f, e) < 0 || check_host(spec, &f, host, e) < 0)
+	if (parse(text, host, &s, e) < 0 || check_host(text, &s.features, host, e) < 0)
 		return -e->code;
-	if (strncmp(spec, "host,", 5) != 0)
-		limit_addresses(out);
-	limit_features(out, &f);
-	fit_xsave(out, &f);
-	drop_leaves(out, &f);
+	if (s.address_bits || !s.host)
+		limit_addresses(out, s.address_bits ? s.address_bits : BASELINE_BITS);
+	limit_features(out, &s.features);
+	fit_xsave(out, &s.features);
+	drop_leaves(out, &s.features);
+	if (s.vendor)
+		set_vendor_leaves(out, s.vendor);
 	return 0;
 }
 

@@ -5,14 +5,16 @@
  * have: a baseline (the x86-64 psABI's levels v1 to v4, or a processor's name), and features more
  * or less. The feature bits are the model's; everything else (vendor, family, caches, topology) is
  * the first host's and stays so. Without a model, or with "host", a guest gets all this host's KVM
- * has. Plain functions; any thread.
+ * has. For tests of guests and of KVM two things more can be said: another vendor (cpuid_check()
+ * compares it with the host's, so that guest stays where it is), and fewer physical address bits.
+ * Plain functions; any thread.
  */
 #pragma once
 
 #include "vmm/cpuid.h"
 
-/* Is @spec a model? "host", or NAME[,+FEATURE|,-FEATURE]...; ERR_USAGE names what is unknown and
- * the nearest that is known. */
+/* Is @spec a model? "host" or NAME, then [,+FEATURE|,-FEATURE|,vendor=NAME|,phys-bits=N]...;
+ * ERR_USAGE names what is unknown and what is known. */
 int cpu_model_check(const char *spec, struct err *e);
 
 /* What a guest of model @spec (NULL: host) sees on a host that offers @host (a cpuid_build()).

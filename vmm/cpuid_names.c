@@ -1,5 +1,6 @@
 /* Feature bits and their names, as in Linux's /proc/cpuinfo (Intel SDM vol. 2A, CPUID; AMD APM
  * vol. 3, appendix E; KVM's own: Documentation/virt/kvm/x86/cpuid.rst). */
+#include "nested/caps.h"
 #include "vmm/cpuid.h"
 
 #define BIT(n) (1u << (n))
@@ -210,6 +211,7 @@ static const struct cpuid_feature_word words[] = {
 	{0x80000001, 0, CPUID_EDX, BIT(9), ext1_edx},
 	{0x80000007, 0, CPUID_EDX, 0, ext7_edx},
 	{0x80000008, 0, CPUID_EBX, 0, ext8_ebx},
+	{0x8000000a, 0, CPUID_EDX, 0, nested_svm_features},
 	{0x80000021, 0, CPUID_EAX, 0, ext21_eax},
 	{0x40000001, 0, CPUID_EAX, 0, kvm_eax},
 };

@@ -55,4 +55,69 @@ expect "without --test-devices there is no sleep" ends_with 199 checks --append 
 expect "without --test-devices there is no fw_cfg" ends_with 3 checks --append fw-cfg --debug-exit
 expect "nor an echo port" ends_with 3 checks --append echo-port --debug-exit
 expect "nor its memory" ends_with 3 checks --append test-memory --debug-exit
+
+# experiments/kvm-unit-tests/run on a suite of our own: what it runs, and what it leaves out and why.
+mkdir "$work/suite"
+cp "$images"/multiboot_checks.elf "$work/suite/checks.flat"
+cat >"$work/suite/unittests.cfg" <<'END'
+[seven]
+file = checks.flat
+smp = 2
+test_args = 'exit=7'
+qemu_params = -cpu max,-x2apic,+svm,host-phys-bits -m 64
+arch = x86_64
+
+[passes]
+file = checks.flat
+extra_params = -append "exit=`echo 0`" -m 64
+timeout = 60s
+
+[other-bits]
+file = checks.flat
+arch = i386
+
+[checked]
+file = checks.flat
+check = /proc/sys/kernel/ostype=Plan9
+
+[absent]
+file = absent.flat
+
+[by-name]
+file = checks.flat
+groups = long nodefault
+test_args = 'exit=0'
+
+[hyperv]
+file = checks.flat
+extra_params = -cpu host,hv_passthrough
+
+[iommu]
+file = checks.flat
+qemu_params = -M q35,kernel-irqchip=split -device intel-iommu
+
+[sparse]
+file = checks.flat
+smp = 1,maxcpus=256
+END
+suite() {
+	timeout 120 "$root/experiments/kvm-unit-tests/run" --only godwit "$@" "$work/suite" >"$work/rows" 2>&1
+	cp "$work/rows" "$work/output"
+}
+# shellcheck disable=SC2317 # called by expect
+row() { grep "^$1 " "$work/rows" | grep -qF -- "$2"; }
+suite
+expect "a suite's test that fails" row seven "FAIL(15)"
+expect "a suite's test that passes" row passes "PASS"
+expect "left out: built for another CPU" row other-bits "SKIP: i386 only"
+expect "left out: a check of the suite's" row checked "SKIP: /proc/sys/kernel/ostype is not Plan9"
+expect "left out: not built" row absent "SKIP: no absent.flat here"
+expect "left out: by name only" row by-name "SKIP: not by default"
+expect "left out: Hyper-V" row hyperv "SKIP: Godwit has no Hyper-V's interfaces (hv_passthrough)"
+expect "left out: another machine" row iommu "SKIP: Godwit has no -machine q35"
+expect "left out: more CPUs than it begins with" row sparse "SKIP: Godwit has no -smp 1,maxcpus=256"
+suite --group long
+expect "a group's tests run" row by-name "PASS"
+suite --print
+expect "a test's command line is printed" row seven "--cpus 2 --cpu host,-x2apic --nested on"
 report_end

@@ -88,7 +88,8 @@ qemu_start_job() {
 # follow FILE: what arrives there, until the emulator ends; without Bochs' padding.
 follow() {
 	local unpad=(cat)
-	[[ $cpu != intel ]] || unpad=(tr -d '\0')
+	# By lines, or what was said last is lost when the time is over.
+	[[ $cpu != intel ]] || unpad=(stdbuf -oL tr -d '\0')
 	tail -c +1 -f -s 0.05 --pid="$emulator_pid" "$1" 2>/dev/null | "${unpad[@]}"
 }
 

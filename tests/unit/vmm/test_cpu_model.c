@@ -19,20 +19,23 @@
 /* A host with every feature there is, 46 address bits, and state for AVX, AVX-512 and PKU. */
 static struct cpuid rich_host(void)
 {
-	return (struct cpuid){.nr = 13,
-			      .entries = {{0, 0, 0, 0x20, 0x756e6547, 0x6c65746e, 0x49656e69},
-					  {1, 0, 0, 0x606a6, 0, ~0u, ~0u},
-					  {7, 0, 1, 2, ~0u, ~0u, ~0u},
-					  {7, 1, 1, ~0u, 0, 0, ~0u},
-					  {0xd, 0, 1, 0x2e7, 0xa88, 0xa88, 0},
-					  {0xd, 1, 1, 0x1f, 0, 0x1800, 0},
-					  {0xd, 2, 1, 256, 576, 0, 0},
-					  {0xd, 5, 1, 64, 1088, 0, 0},
-					  {0xd, 9, 1, 8, 2688, 0, 0},
-					  {0x14, 0, 1, 1, 2, 3, 4},
-					  {0x80000001, 0, 0, 0, 0, ~0u, ~0u},
-					  {0x80000008, 0, 0, 46 | 48 << 8, ~0u, 0, 0},
-					  {0x40000001, 0, 0, 0x1234, 0, 0, 0}}};
+	return (struct cpuid){
+		.nr = 15,
+		.entries = {{0, 0, 0, 0x20, 0x756e6547, 0x6c65746e, 0x49656e69},
+			    {1, 0, 0, 0x606a6, 0, ~0u, ~0u},
+			    {7, 0, 1, 2, ~0u, ~0u, ~0u},
+			    {7, 1, 1, ~0u, 0, 0, ~0u},
+			    {0xd, 0, 1, 0x2e7, 0xa88, 0xa88, 0},
+			    {0xd, 1, 1, 0x1f, 0, 0x1800, 0},
+			    {0xd, 2, 1, 256, 576, 0, 0},
+			    {0xd, 5, 1, 64, 1088, 0, 0},
+			    {0xd, 9, 1, 8, 2688, 0, 0},
+			    {0x14, 0, 1, 1, 2, 3, 4},
+			    {0x80000001, 0, 0, 0, 0, ~0u, ~0u},
+			    {0x80000008, 0, 0, 46 | 48 << 8, ~0u, 0, 0},
+			    {0x80000000, 0, 0, 0x80000021, 0x756e6547, 0x6c65746e, 0x49656e69},
+			    {0x8000000a, 0, 0, 1, 16, 0, 0x90ff},
+			    {0x40000001, 0, 0, 0x1234, 0, 0, 0}}};
 }
 
 static struct cpuid with(const char *spec)
@@ -101,6 +104,46 @@ static void features_come_and_go(void **state)
 	assert_true(leaf1_ecx("Haswell,-aes,+aes") & AES);
 }
 
+/* Also what every model is given. */
+static void what_is_refused_by_name_is_not_there(void **state)
+{
+	struct cpuid guest;
+
+	(void)state;
+	assert_int_equal(leaf1_ecx("host,-x2apic"), leaf1_ecx("host") & ~X2);
+	assert_int_equal(leaf1_ecx("x86-64-v2,-x2apic"), leaf1_ecx("x86-64-v2") & ~X2);
+	assert_int_equal(leaf1_ecx("host,-x2apic,+x2apic"), leaf1_ecx("host"));
+	guest = with("host,-kvm_steal_time");
+	assert_int_equal(cpuid_find(&guest, 0x40000001, 0)->eax, 0x1234 & ~(1u << 5));
+}
+
+/* --nested decides what a guest's hypervisor gets, whatever the model; names can take from it. */
+static void svm_features_are_no_models(void **state)
+{
+	struct cpuid guest = with("x86-64-v1");
+
+	(void)state;
+	assert_int_equal(cpuid_find(&guest, 0x8000000a, 0)->edx, 0x90ff);
+	guest = with("host,-npt,-nrip_save");
+	assert_int_equal(cpuid_find(&guest, 0x8000000a, 0)->edx, 0x90ff & ~9u);
+}
+
+static void a_vendor_is_in_both_ranges(void **state)
+{
+	struct cpuid guest = with("host,vendor=AuthenticAMD");
+
+	(void)state;
+	for (uint32_t i = 0; i < 2; i++) {
+		const struct cpuid_entry *en = cpuid_find(&guest, i ? 0x80000000 : 0, 0);
+
+		assert_int_equal(en->ebx, 0x68747541);
+		assert_int_equal(en->edx, 0x69746e65);
+		assert_int_equal(en->ecx, 0x444d4163);
+	}
+	assert_int_equal(cpuid_find(&guest, 0, 0)->eax, 0x20);
+	assert_int_equal(leaf1_ecx("host,vendor=AuthenticAMD"), leaf1_ecx("host"));
+}
+
 static void state_follows_features(void **state)
 {
 	struct cpuid v3 = with("x86-64-v3");
@@ -124,6 +167,10 @@ static void a_model_promises_few_address_bits(void **state)
 
 	(void)state;
 	assert_int_equal(cpuid_find(&v2, 0x80000008, 0)->eax, 40 | 48 << 8);
+	assert_int_equal(cpuid_find(&host, 0x80000008, 0)->eax, 46 | 48 << 8);
+	host = with("host,phys-bits=36");
+	assert_int_equal(cpuid_find(&host, 0x80000008, 0)->eax, 36 | 48 << 8);
+	host = with("host,phys-bits=52"); /* no more than there are */
 	assert_int_equal(cpuid_find(&host, 0x80000008, 0)->eax, 46 | 48 << 8);
 }
 
@@ -164,6 +211,11 @@ static void nonsense_is_explained(void **state)
 	expect_bad("host,avx", "'avx': a feature comes with + or -");
 	expect_bad("host,", "a feature comes with + or -");
 	expect_bad("host,+", "there is no CPU feature ''");
+	expect_bad("host,vendor=Intel", "vendor=Intel: a vendor has 12 letters");
+	expect_bad("host,vendor=GenuineIntel1", "vendor=GenuineIntel1: a vendor has 12 letters");
+	expect_bad("host,phys-bits=60,-avx", "phys-bits=60: 32 to 52");
+	expect_bad("host,phys-bits=", "phys-bits=: 32 to 52");
+	expect_bad("host,phys-bits=40x", "phys-bits=40x: 32 to 52");
 	assert_int_equal(cpu_model_check("x86-64-v2,+avx,-la57", &e), 0);
 }
 
@@ -174,6 +226,9 @@ int main(void)
 		cmocka_unit_test(host_is_the_host),
 		cmocka_unit_test(levels_are_what_the_psabi_says),
 		cmocka_unit_test(features_come_and_go),
+		cmocka_unit_test(what_is_refused_by_name_is_not_there),
+		cmocka_unit_test(svm_features_are_no_models),
+		cmocka_unit_test(a_vendor_is_in_both_ranges),
 		cmocka_unit_test(state_follows_features),
 		cmocka_unit_test(a_model_promises_few_address_bits),
 		cmocka_unit_test(what_a_host_lacks_is_named),
