@@ -9,6 +9,8 @@
 #include "migration/rdma/pipeline_internal.h"
 #include "vmm/base/log.h"
 
+#define MAX_ERRNO 4095 /* as the kernel has it, include/linux/err.h */
+
 static int send_window(struct pipeline *p, struct err *e)
 {
 	struct batch_head head = {.kind = BATCH_WINDOW};
@@ -277,8 +279,12 @@ static int take_grant(struct pipeline *p, struct pin_region *r, const struct bat
 		return err_set(e, ERR_STREAM, EPROTO,
 			       "the destination granted gfn 0x%llx, 0x%llx was due",
 			       (unsigned long long)g->gfn, (unsigned long long)r->gfn);
+	if (g->refused > MAX_ERRNO)
+		return err_set(e, ERR_STREAM, EPROTO,
+			       "the destination refused for a reason that is none: 0x%x",
+			       g->refused);
 	r->remote_key = g->key;
-	r->refused_there = (int)(g->refused & 0xfff);
+	r->refused_there = (int)g->refused;
 	return answered(p, r, AWAITS_THERE, e);
 }
 
