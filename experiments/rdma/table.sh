@@ -12,7 +12,7 @@ steady_addresses() { echo 0 >/proc/sys/kernel/randomize_va_space; }
 
 # touch_memory MIB: so much of this host's memory, once: an emulator gets it from its own host at the first touch, which
 # whoever comes first would pay for.
-touch_memory() { head -c "$1M" /dev/zero >"$work/touched" && rm "$work/touched"; }
+touch_memory() { head -c $(($1 << 20)) /dev/zero >"$work/touched" && rm "$work/touched"; }
 
 # Completions with an error that led to a new try, and requests that came twice, since the device is there.
 sent_twice() { cat /sys/class/infiniband/rxe0/ports/1/hw_counters/completer_retry_err \
@@ -51,25 +51,37 @@ median() {
 most() { awk -v c="$2" '{ print $c }' "$1" | sort -n | tail -n 1; }
 spread() { awk '{ print $1 }' "$1" | sort -n | sed -n '1p;$p' | paste -sd- | sed 's/-/ to /'; }
 
+# of_limit FILE LIMIT-FILE: the medians' ratio, and the median of what each run was of its own round's limit: this
+# machine's speed changes between rounds.
+of_limit() {
+	paste -d' ' <(cut -d' ' -f1 "$1") <(cut -d' ' -f1 "$2") | awk '$2 > 0 { print $1 / $2 }' | sort -n >"$1.of"
+	awk -v a="$(median "$1" 1)" -v b="$(median "$2" 1)" -v c="$(median "$1.of" 1)" \
+		'BEGIN { if (b > 0) printf "%.2f, %.2f", a / b, c }'
+	rm "$1.of"
+}
+
 row() { printf '%-28s %8s %18s %12s %16s %8s %10s\n' "$@"; }
 
 # throughput_table FOLDER: the medians of FOLDER/{limit,all,16M,ahead,again,tcp,qemu-on,qemu-off}-{1,2}, as far as they are
 # there, which write_bw, pages_by, pages_again and qemu_move wrote.
 throughput_table() {
-	local nr kind file limit
+	local nr kind file
 	row "medians of $rounds" "MB/s" "spread" "of the limit" "CPU ms/GiB" "ms to 0" "ms in all"
 	for nr in 1 2; do
-		limit=$(median "$1/limit-$nr" 1)
-		row "ib_write_bw, $nr QP" "$limit" "$(spread "$1/limit-$nr")" "" "" "" ""
+		row "ib_write_bw, $nr QP" "$(median "$1/limit-$nr" 1)" "$(spread "$1/limit-$nr")" "" "" "" ""
 		for kind in all 16M ahead again tcp qemu-on qemu-off; do
 			file=$1/$kind-$nr
 			[[ -e $file ]] || continue
 			row "$(row_name "$kind" "$nr")" "$(median "$file" 1)" "$(spread "$file")" \
-				"$(awk -v a="$(median "$file" 1)" -v b="$limit" 'BEGIN { if (b > 0) printf "%.2f", a / b }')" \
+				"$(of_limit "$file" "$1/limit-$nr")" \
 				"$(median "$file" 2)/$(median "$file" 3)" "$(most "$file" 4)" "$(median "$file" 5)"
 		done
 	done
+	for file in "$1"/*-[12]; do
+		echo "all of ${file##*/}: $(cut -d' ' -f1 "$file" | paste -sd' ')"
+	done
 	echo "MB/s: 10^6 bytes a second. CPU: of the source's process / of its machine, interrupts included."
+	echo "Of the limit: the medians' ratio, and the median of the ratios within each round."
 	echo "ms to 0: the longest time from the end of a migration until nothing was pinned. In all: setup included."
 }
 
