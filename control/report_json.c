@@ -148,8 +148,8 @@ static json_t *blackout_to_json(const struct guest_blackout *blackout)
 {
 	if (!blackout->present)
 		return json_null();
-	return json_pack("{s:I,s:I}", "gap_ns", (json_int_t)blackout->gap_ns, "precopy_max_ns",
-			 (json_int_t)blackout->precopy_max_ns);
+	return json_pack("{s:I,s:b,s:I}", "gap_ns", (json_int_t)blackout->gap_ns, "below",
+			 blackout->below, "precopy_max_ns", (json_int_t)blackout->precopy_max_ns);
 }
 
 json_t *report_to_json(const struct migration_report *report)
@@ -212,6 +212,7 @@ static void get_blackout(json_t *json, struct guest_blackout *blackout)
 	if (!json_is_object(json))
 		return;
 	blackout->present = true;
+	blackout->below = json_is_true(json_object_get(json, "below"));
 	blackout->gap_ns = (uint64_t)json_integer_value(json_object_get(json, "gap_ns"));
 	blackout->precopy_max_ns =
 		(uint64_t)json_integer_value(json_object_get(json, "precopy_max_ns"));

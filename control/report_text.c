@@ -190,7 +190,7 @@ static void print_blackout(FILE *out, const struct guest_blackout *b)
 
 	if (!b->present)
 		return;
-	fprintf(out, "  guest felt %s at the switch-over",
+	fprintf(out, "  guest felt %s%s at the switch-over", b->below ? "less than " : "",
 		units_format_ns(text, sizeof(text), b->gap_ns));
 	if (b->precopy_max_ns)
 		fprintf(out, ", at most %s before",

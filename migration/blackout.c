@@ -25,7 +25,7 @@ void blackout_view(struct vm *vm, struct blackout_view *out)
 	if (!tsc_khz || nr_cpus < 1 || nr_cpus > GUEST_REPORT_MAX_CPUS ||
 	    !guest_mem_at(vm_mem(vm), gpa, sizeof(*r) + nr_cpus * sizeof(r->cpu[0])))
 		return;
-	*out = (struct blackout_view){r, nr_cpus, tsc_khz};
+	*out = (struct blackout_view){r, nr_cpus, tsc_khz, load(&r->long_gap_threshold_ns)};
 }
 
 void blackout_mark(const struct blackout_view *view, struct blackout_mark *mark)
@@ -117,6 +117,7 @@ enum blackout_answer blackout_spanning_ns(const struct blackout_view *view,
 					  struct blackout_mark *mark, uint64_t *gap_ns)
 {
 	uint64_t slack_cycles = view->tsc_khz * SAMPLE_SLACK_NS / 1000000;
+	bool comparable = view->noted_from_ns != 0;
 	uint64_t longest = 0;
 	bool pending = false;
 
@@ -129,13 +130,23 @@ enum blackout_answer blackout_spanning_ns(const struct blackout_view *view,
 		uint64_t cycles = spanning_cycles(cpu, mark->gap_seq[i], instant);
 
 		pending = pending || (!cycles && !told);
+		comparable = comparable && load(&cpu->tsc_backwards) == mark->tsc_backwards[i];
 		if (cycles > longest)
 			longest = cycles;
 	}
-	if (pending || !longest)
-		return pending ? BLACKOUT_PENDING : BLACKOUT_UNTOLD;
-	*gap_ns = cycles_to_ns(longest, view->tsc_khz);
-	return BLACKOUT_FELT;
+	if (pending)
+		return BLACKOUT_PENDING;
+	*gap_ns = longest ? cycles_to_ns(longest, view->tsc_khz) : view->noted_from_ns;
+	if (longest)
+		return BLACKOUT_FELT;
+	return comparable ? BLACKOUT_BELOW : BLACKOUT_UNTOLD;
+}
+
+void blackout_take(const Godwit__Blackout *m, struct guest_blackout *out)
+{
+	out->present = m->has_gap_ns || m->has_below_ns;
+	out->below = !m->has_gap_ns && m->has_below_ns;
+	out->gap_ns = m->has_gap_ns ? m->gap_ns : m->below_ns;
 }
 
 int migration_read_blackout(struct vm *vm, struct guest_blackout *out)

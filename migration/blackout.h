@@ -11,6 +11,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "migration/report.h"
+#include "proto/stream.pb-c.h"
 #include "vmm/guest_report.h"
 #include "vmm/vm.h"
 
@@ -21,6 +23,7 @@ struct blackout_view {
 	const struct guest_report *report;
 	uint32_t nr_cpus; /* 0: the guest publishes no report */
 	uint64_t tsc_khz;
+	uint64_t noted_from_ns; /* shorter gaps are not recorded one by one */
 };
 
 void blackout_view(struct vm *vm, struct blackout_view *out);
@@ -42,11 +45,15 @@ uint64_t blackout_largest_since_ns(const struct blackout_view *view,
 enum blackout_answer {
 	BLACKOUT_PENDING, /* a vCPU has not run since, or not for long: look again */
 	BLACKOUT_FELT,
-	BLACKOUT_UNTOLD, /* all run and have recorded none: it was under the guest's own threshold,
-			  * or lies between two TSCs that cannot be compared */
+	BLACKOUT_BELOW,  /* all run and have recorded none: it was shorter than they record */
+	BLACKOUT_UNTOLD, /* it lies between two TSCs that cannot be compared, or nobody noted it */
 };
 
 /* The gap that began at or before the mark and ended after it: the switch-over, as the vCPU that
- * felt it longest did. @mark remembers what this look has seen, for the next. */
+ * felt it longest did; for BLACKOUT_BELOW, what it is below. @mark remembers what this look has
+ * seen, for the next. */
 enum blackout_answer blackout_spanning_ns(const struct blackout_view *view,
 					  struct blackout_mark *mark, uint64_t *gap_ns);
+
+/* What a BLACKOUT record says, into the report of either end; the gaps before it stay. */
+void blackout_take(const Godwit__Blackout *m, struct guest_blackout *out);

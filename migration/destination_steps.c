@@ -433,31 +433,34 @@ int destination_run(struct migration_destination *d, struct err *e)
 }
 
 /* Samples are microseconds apart, but a vCPU may have to wait for a processor. */
-static bool await_blackout(struct migration_destination *d, uint64_t *gap_ns)
+static enum blackout_answer await_blackout(struct migration_destination *d, uint64_t *gap_ns)
 {
 	uint64_t give_up_ns = clock_now_ns() + NS_PER_S;
 	enum blackout_answer answer;
 	struct blackout_view view;
 
 	if (!d->run || !d->mark.nr_cpus)
-		return false;
+		return BLACKOUT_UNTOLD;
 	do {
 		clock_sleep_until_ns(clock_now_ns() + 5 * NS_PER_MS);
 		blackout_view(d->vm, &view);
 		answer = blackout_spanning_ns(&view, &d->mark, gap_ns);
 	} while (answer == BLACKOUT_PENDING && clock_now_ns() < give_up_ns);
-	return answer == BLACKOUT_FELT;
+	return answer;
 }
 
 void destination_report_blackout(struct migration_destination *d)
 {
 	Godwit__Blackout blackout = GODWIT__BLACKOUT__INIT;
 	struct err ignored = ERR_INIT;
+	uint64_t gap_ns = 0;
+	enum blackout_answer answer = await_blackout(d, &gap_ns);
 
-	blackout.has_gap_ns = await_blackout(d, &blackout.gap_ns);
+	blackout.has_gap_ns = answer == BLACKOUT_FELT;
+	blackout.has_below_ns = answer == BLACKOUT_BELOW;
+	blackout.gap_ns = blackout.below_ns = gap_ns;
 	pthread_mutex_lock(&d->lock);
-	d->report.blackout.present = blackout.has_gap_ns;
-	d->report.blackout.gap_ns = blackout.gap_ns;
+	blackout_take(&blackout, &d->report.blackout);
 	pthread_mutex_unlock(&d->lock);
 	(void)record_send(&d->records, RECORD_BLACKOUT, &blackout.base, &ignored);
 }

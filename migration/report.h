@@ -61,6 +61,7 @@ struct round_report {
 /* What the guest itself felt, read from its report page (vmm/guest_report.h). */
 struct guest_blackout {
 	bool present;
+	bool below;              /* than gap_ns, from which on the guest notes gaps */
 	uint64_t gap_ns;         /* the gap that contains the switch-over */
 	uint64_t precopy_max_ns; /* the largest other gap since the migration began */
 };

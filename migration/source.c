@@ -127,11 +127,8 @@ static void await_blackout(struct migration_source *s)
 	if (record_expect(&s->records, RECORD_BLACKOUT, &r, &ignored) == 0)
 		m = record_unpack(&r, &godwit__blackout__descriptor, &ignored);
 	if (m) {
-		const Godwit__Blackout *b = (const Godwit__Blackout *)m;
-
 		pthread_mutex_lock(&s->lock);
-		s->report.blackout.present = b->has_gap_ns;
-		s->report.blackout.gap_ns = b->gap_ns;
+		blackout_take((const Godwit__Blackout *)m, &s->report.blackout);
 		pthread_mutex_unlock(&s->lock);
 		protobuf_c_message_free_unpacked(m, NULL);
 	}

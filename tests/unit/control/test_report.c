@@ -69,6 +69,11 @@ static void test_json_round_trip(void **state)
 	report_from_json(json, &after);
 	assert_memory_equal(&before, &after, sizeof(before));
 	json_decref(json);
+	before.blackout.below = true;
+	json = report_to_json(&before);
+	report_from_json(json, &after);
+	assert_true(after.blackout.below);
+	json_decref(json);
 }
 
 static void test_json_of_a_failure(void **state)
@@ -140,6 +145,10 @@ static void test_text(void **state)
 	free(text);
 	text = text_of(&r, true);
 	assert_non_null(strstr(text, "Received the guest at "));
+	free(text);
+	r.blackout.below = true;
+	text = text_of(&r, false);
+	assert_non_null(strstr(text, "guest felt less than 9.20 ms at the switch-over, at most"));
 	free(text);
 }
 

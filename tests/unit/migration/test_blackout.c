@@ -10,9 +10,10 @@
 
 #include "migration/blackout.h"
 
-#define KHZ   1000000ull /* a cycle is a nanosecond */
-#define MS    1000000ull
-#define PAUSE 100 * MS /* when the guest was paused, by its TSC */
+#define KHZ        1000000ull /* a cycle is a nanosecond */
+#define MS         1000000ull
+#define NOTED_FROM (1 * MS)
+#define PAUSE      100 * MS /* when the guest was paused, by its TSC */
 
 struct fixture {
 	struct guest_report *report;
@@ -27,7 +28,7 @@ static int begin(void **state)
 	assert_non_null(f);
 	f->report = calloc(1, sizeof(*f->report) + 2 * sizeof(f->report->cpu[0]));
 	assert_non_null(f->report);
-	f->view = (struct blackout_view){f->report, 2, KHZ};
+	f->view = (struct blackout_view){f->report, 2, KHZ, NOTED_FROM};
 	f->report->cpu[0].last_tsc = f->report->cpu[1].last_tsc = PAUSE;
 	blackout_mark(&f->view, &f->mark);
 	*state = f;
@@ -108,7 +109,8 @@ static void a_gap_too_short_to_be_recorded_is_not_waited_for(void **state)
 	assert_int_equal(look(f, &gap_ns), BLACKOUT_PENDING); /* this may be its first sample */
 	assert_int_equal(look(f, &gap_ns), BLACKOUT_PENDING); /* and still be */
 	samples(f, PAUSE + 2 * MS);
-	assert_int_equal(look(f, &gap_ns), BLACKOUT_UNTOLD);
+	assert_int_equal(look(f, &gap_ns), BLACKOUT_BELOW);
+	assert_int_equal(gap_ns, NOTED_FROM);
 }
 
 static void one_that_felt_little_does_not_hide_the_other(void **state)
@@ -161,6 +163,27 @@ static void another_report_than_the_marked_one_tells_nothing(void **state)
 	assert_int_equal(blackout_largest_since_ns(&f->view, &f->mark), 0);
 }
 
+static void what_the_record_says_goes_into_the_report(void **state)
+{
+	Godwit__Blackout m = GODWIT__BLACKOUT__INIT;
+	struct guest_blackout b = {.precopy_max_ns = 3};
+
+	(void)state;
+	m.below_ns = 5;
+	blackout_take(&m, &b);
+	assert_false(b.present);
+	m.has_below_ns = 1;
+	blackout_take(&m, &b);
+	assert_true(b.present && b.below);
+	assert_int_equal(b.gap_ns, 5);
+	m.has_gap_ns = 1;
+	m.gap_ns = 7;
+	blackout_take(&m, &b);
+	assert_true(b.present && !b.below);
+	assert_int_equal(b.gap_ns, 7);
+	assert_int_equal(b.precopy_max_ns, 3);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
 
 int main(void)
@@ -174,6 +197,7 @@ int main(void)
 		TEST(a_sample_from_before_the_pause_does_not_count),
 		TEST(a_tsc_that_went_back_tells_no_gap),
 		TEST(another_report_than_the_marked_one_tells_nothing),
+		cmocka_unit_test(what_the_record_says_goes_into_the_report),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
