@@ -6,9 +6,8 @@
 # Four serial ports: the kernel's log, control, stdout, stderr; a disk takes the tar of /out. Bochs
 # writes a port's file in blocks of 4 KiB, so the machine pads what must arrive now (see init).
 
-# A Skylake, because kvm-intel wants EPT and unrestricted guests. The clock of that CPU says 3.5 GHz
-# and ticks once an instruction, so a busy second in there takes half a minute out here; `ips` paces
-# only the PIT and its like, where a low rate shortens what the kernel spends waiting for them.
+# A Haswell, because kvm-intel wants EPT and unrestricted guests. Its TSC ticks once an instruction,
+# and `ips` of them are a second to its timers, so a low rate shortens what the kernel waits for them.
 readonly bochs_cpu='model=corei7_haswell_4770, count=1, ips=50000000, reset_on_triple_fault=0'
 readonly bochs_disk_bytes=512M
 readonly isolinux=/usr/lib/ISOLINUX/isolinux.bin ldlinux=/usr/lib/syslinux/modules/bios/ldlinux.c32
