@@ -194,9 +194,9 @@ static json_t *nested_to_json(uint32_t cpu, const struct nested_view *v)
 	json_t *j;
 
 	nested_view_text(v, text, sizeof(text));
-	j = json_pack("{s:I,s:s,s:b,s:b,s:b,s:s}", "cpu-index", (json_int_t)cpu, "vendor",
+	j = json_pack("{s:I,s:s,s:b,s:b,s:b,s:b,s:s}", "cpu-index", (json_int_t)cpu, "vendor",
 		      nested_vendor_name(v->vendor), "in-l2", v->in_l2, "entry-pending",
-		      v->run_pending, "gif", v->gif, "text", text);
+		      v->run_pending, "step-pending", v->step_pending, "gif", v->gif, "text", text);
 	if (v->vendor != NESTED_NONE && v->control_gpa != NESTED_NO_GPA)
 		json_object_set_new(j, "control-gpa", json_integer((json_int_t)v->control_gpa));
 	if (v->in_l2) {

@@ -13,9 +13,9 @@
 
 #define SVM_FLAGS \
 	(KVM_STATE_NESTED_GUEST_MODE | KVM_STATE_NESTED_RUN_PENDING | KVM_STATE_NESTED_GIF_SET)
-#define VMX_FLAGS                                                                              \
-	(KVM_STATE_NESTED_GUEST_MODE | KVM_STATE_NESTED_RUN_PENDING | KVM_STATE_NESTED_EVMCS | \
-	 KVM_STATE_NESTED_MTF_PENDING)
+#define SMM_FLAGS   (KVM_STATE_NESTED_SMM_GUEST_MODE | KVM_STATE_NESTED_SMM_VMXON)
+#define VMX_PENDING (KVM_STATE_NESTED_RUN_PENDING | KVM_STATE_NESTED_MTF_PENDING)
+#define VMX_FLAGS   (KVM_STATE_NESTED_GUEST_MODE | VMX_PENDING | KVM_STATE_NESTED_EVMCS)
 
 static const size_t header_bytes = sizeof(struct kvm_nested_state);
 
@@ -125,6 +125,25 @@ static int check_svm(const struct kvm_nested_state *s, struct err *e)
 	return 0;
 }
 
+static int check_vmx_header(const struct kvm_vmx_nested_state_hdr *h, struct err *e)
+{
+	bool vmx_on = h->vmxon_pa != NO_PA, has_vmcs = h->vmcs12_pa != NO_PA;
+
+	if (h->flags & ~(uint32_t)KVM_STATE_VMX_PREEMPTION_TIMER_DEADLINE)
+		return malformed("unknown flags of VMX", h->flags, e);
+	if (h->smm.flags & ~SMM_FLAGS)
+		return malformed("unknown flags of SMM", h->smm.flags, e);
+	if (vmx_on && h->vmxon_pa & PAGE_MASK)
+		return malformed("VMXON address", h->vmxon_pa, e);
+	if (has_vmcs && h->vmcs12_pa & PAGE_MASK)
+		return malformed("VMCS12 address", h->vmcs12_pa, e);
+	if (!vmx_on && has_vmcs)
+		return malformed("outside VMX operation, and a VMCS12 at", h->vmcs12_pa, e);
+	if (!vmx_on && h->smm.flags)
+		return malformed("outside VMX operation, and flags of SMM", h->smm.flags, e);
+	return 0;
+}
+
 static int check_vmx(const struct kvm_nested_state *s, struct err *e)
 {
 	const struct kvm_vmx_nested_state_hdr *h = &s->hdr.vmx;
@@ -137,15 +156,13 @@ static int check_vmx(const struct kvm_nested_state *s, struct err *e)
 		return err_set(
 			e, ERR_UNSUPPORTED, ENOTSUP,
 			"nested state: the enlightened VMCS of Hyper-V guests is not offered");
+	if (!in_l2 && s->flags & VMX_PENDING)
+		return malformed("a pending entry or step outside L2, flags", s->flags, e);
 	if (data % 4096 || data > 2 * 4096)
 		return malformed("VMX size", s->size, e);
-	if (h->vmxon_pa != NO_PA && h->vmxon_pa & PAGE_MASK)
-		return malformed("VMXON address", h->vmxon_pa, e);
-	if (h->vmcs12_pa != NO_PA && h->vmcs12_pa & PAGE_MASK)
-		return malformed("VMCS12 address", h->vmcs12_pa, e);
 	if (in_l2 && (h->vmxon_pa == NO_PA || h->vmcs12_pa == NO_PA || data == 0))
 		return malformed("L2 without VMCS12, flags", s->flags, e);
-	return 0;
+	return check_vmx_header(h, e);
 }
 
 int nested_state_check(const struct nested_state *s, const struct nested_caps *host, struct err *e)

@@ -51,6 +51,7 @@ static void decode_vmx(const struct nested_state *s, struct nested_view *v)
 {
 	v->vendor = NESTED_VMX;
 	v->gif = true;
+	v->step_pending = s->kvm.flags & KVM_STATE_NESTED_MTF_PENDING;
 	v->smm = s->kvm.hdr.vmx.smm.flags & KVM_STATE_NESTED_SMM_GUEST_MODE;
 	v->vmxon_gpa = s->kvm.hdr.vmx.vmxon_pa;
 	v->control_gpa = s->kvm.hdr.vmx.vmcs12_pa;
@@ -118,6 +119,8 @@ void nested_view_text(const struct nested_view *v, char *out, size_t cap)
 	say(&l, "%s: in %s", nested_vendor_name(v->vendor), v->in_l2 ? "L2" : "L1");
 	if (v->run_pending)
 		say(&l, ", entry pending");
+	if (v->step_pending)
+		say(&l, ", step pending");
 	if (!v->gif)
 		say(&l, ", GIF clear");
 	if (v->smm)

@@ -18,9 +18,10 @@
 struct nested_view {
 	enum nested_vendor vendor; /* NONE: the vCPU has no nesting, nothing else is set */
 	bool in_l2;
-	bool run_pending;     /* L1 has asked to enter L2 and not one of its instructions has run */
-	bool gif;             /* SVM: the global interrupt flag; VMX: always set */
-	bool smm;             /* VMX: L2 was interrupted by SMM */
+	bool run_pending;  /* L1 has asked to enter L2 and not one of its instructions has run */
+	bool step_pending; /* VMX: L2's last instruction owes L1 an exit by the monitor trap flag */
+	bool gif;          /* SVM: the global interrupt flag; VMX: always set */
+	bool smm;          /* VMX: L2 was interrupted by SMM */
 	uint64_t vmxon_gpa;   /* VMX, or NESTED_NO_GPA */
 	uint64_t control_gpa; /* current VMCB12 or VMCS12, or NESTED_NO_GPA */
 	/* What follows is known while L2 runs. */

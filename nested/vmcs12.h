@@ -7,6 +7,7 @@
 #define VMCS12_REVISION             0x11e57ed0u
 #define VMCS12_EPT_POINTER          120
 #define VMCS12_GUEST_LINEAR_ADDRESS 416
+#define VMCS12_HOST_CR4             600
 #define VMCS12_HOST_RIP             672
 #define VMCS12_PRIMARY_CONTROLS     748
 #define VMCS12_ENTRY_INTR_INFO      788

@@ -46,6 +46,7 @@ enum exit_kind {
 	EXIT_PORT,
 	EXIT_MSR,
 	EXIT_HLT,
+	EXIT_STEP,       /* by the monitor trap flag: L2 has executed one instruction */
 	EXIT_PAGE_FAULT, /* of the second level: L2 touched what L1 has not mapped */
 	EXIT_FAILED      /* anything else, and entries that the CPU refused */
 };
@@ -104,6 +105,7 @@ struct l1_options {
 	uint64_t npt; /* 0 off, 1 on, 2 every other guest */
 	uint64_t marks;
 	uint64_t inject; /* points: 0 nothing, 1 an interrupt, 2 an exception */
+	uint64_t step;   /* points: L2's marks end by EXIT_STEP (VMX) */
 	uint64_t rounds;
 	uint64_t exits; /* bench: ask for the number of L0's exits (nested/l1/l1_exits.h) */
 };

@@ -1,9 +1,9 @@
 /*
  * The awkward moments. Each round runs every guest once: L2 puts a pattern into all its registers,
  * says where it is (L1_MARK_L2), checks that nothing changed, and asks L1 for the next round. With
- * l1.marks, L1 says where it is too; with l1.inject, an event goes in with each entry. Whoever runs
- * this may stop it at any mark, move it, and let it go on: if anything was lost, it ends with an
- * error.
+ * l1.marks, L1 says where it is too; with l1.inject, an event goes in with each entry; with
+ * l1.step, L1 wants to be told when L2 has said where it is. Whoever runs this may stop it at any
+ * mark, move it, and let it go on: if anything was lost, it ends with an error.
  */
 #include "nested/l1/cpu.h"
 #include "nested/l1/l1.h"
@@ -15,6 +15,7 @@
 
 /* points_l2.S: never returns; hypercalls with rax = REPLY_GOOD or the number of a bad register. */
 void l2_point(void *ignored);
+extern const char l2_after_mark[];
 
 /* What L1 itself must not lose over an L2: the compiler keeps some of it in registers. */
 struct books {
@@ -45,6 +46,8 @@ static void check_injection(const struct l1 *m, uint64_t nr)
 /* Until the guest's next hypercall; its reply. */
 static uint64_t run_to_reply(struct l1 *m, struct guest *g)
 {
+	bool after_mark = false;
+
 	if (m->options.inject != 0) {
 		struct injection event = event_of(m->options.inject);
 
@@ -52,9 +55,12 @@ static uint64_t run_to_reply(struct l1 *m, struct guest *g)
 	}
 	do {
 		m->cpu->run(g);
-	} while (g->exit.kind == EXIT_INTERRUPT);
+		after_mark |= g->exit.kind == EXIT_STEP && g->rip == pointer_gpa(l2_after_mark);
+	} while (g->exit.kind == EXIT_INTERRUPT || g->exit.kind == EXIT_STEP);
 	if (g->exit.kind != EXIT_HYPERCALL)
 		l1_fail("L2 left for another reason; code", g->exit.code);
+	if (m->options.step != 0 && !after_mark)
+		l1_fail("L2 was not stopped right behind its mark; guest", g->id);
 	g->rip = g->regs.rbx;
 	return g->rax;
 }

@@ -15,7 +15,7 @@
 	.endm
 
 	.text
-	.globl l2_point
+	.globl l2_point, l2_after_mark
 l2_point:
 	fill 1, rbx
 	fill 2, rcx
@@ -37,6 +37,7 @@ l2_point:
 	jz	1f
 	outb	%al, $MARK_PORT
 1:
+l2_after_mark:
 	cmpq	$((PATTERN(15) & ~0xff) | MARK_L2), %rax
 	movl	$15, %eax
 	jne	tell

@@ -310,6 +310,8 @@ static enum exit_kind kind_of(uint64_t reason)
 	case 31:
 	case 32:
 		return EXIT_MSR;
+	case 37:
+		return EXIT_STEP;
 	case 48:
 		return EXIT_PAGE_FAULT;
 	default:

@@ -25,6 +25,7 @@ struct scenario {
 	unsigned int nr_guests;
 	unsigned int inject;
 	bool run_pending; /* from L1_MARK_ENTRY on to the entry itself, and move there */
+	bool step;        /* at the mark, L1 is owed an exit for L2's instruction (VMX) */
 };
 
 struct paging {
@@ -61,6 +62,12 @@ static void go_to_entry(struct bare *b, const struct scenario *s)
 	assert_int_equal(v.injected >> 31, s->inject != NO_INJECTION);
 }
 
+static void owe_step(struct bare *b)
+{
+	bare_owe_step(b);
+	assert_true(bare_view(b).step_pending);
+}
+
 static unsigned int run_to_end(struct bare *b, const struct scenario *s, unsigned int npt)
 {
 	unsigned int nr_moves = 0;
@@ -69,6 +76,8 @@ static unsigned int run_to_end(struct bare *b, const struct scenario *s, unsigne
 		struct nested_view v = bare_view(b);
 
 		check_place(s, bare_value(b), &v);
+		if (s->step)
+			owe_step(b);
 		if (v.in_l2 && npt != mixed_paging.npt)
 			assert_int_equal(v.nested_paging, npt);
 		if (s->run_pending)
@@ -79,16 +88,29 @@ static unsigned int run_to_end(struct bare *b, const struct scenario *s, unsigne
 	return nr_moves;
 }
 
+/* SVM has no monitor trap flag. */
+static void need_step(struct bare *b)
+{
+	if (bare_view(b).vendor == NESTED_VMX)
+		return;
+	bare_free(b);
+	print_message("SKIPPED: a step of L2 is never pending on SVM\n");
+	skip();
+}
+
 static void play(const struct scenario *s, const struct paging *p)
 {
 	unsigned int nr_moves, expected = 0;
-	char append[128];
+	char append[160];
 	struct bare *b;
 
 	snprintf(append, sizeof(append),
-		 "l1.mode=points l1.npt=%u l1.marks=%u l1.guests=%u l1.inject=%u l1.rounds=%u",
-		 p->npt, s->marks, s->nr_guests, s->inject, NR_ROUNDS);
+		 "l1.mode=points l1.npt=%u l1.marks=%u l1.guests=%u l1.inject=%u l1.rounds=%u "
+		 "l1.step=%u",
+		 p->npt, s->marks, s->nr_guests, s->inject, NR_ROUNDS, s->step);
 	b = bare_boot(L1_ELF, append, MEMORY_BYTES);
+	if (s->step)
+		need_step(b);
 	nr_moves = run_to_end(b, s, p->npt);
 	for (unsigned int bits = s->marks; bits; bits &= bits - 1)
 		expected += NR_ROUNDS * s->nr_guests;
@@ -120,6 +142,7 @@ SCENARIO(interrupt_to_inject,
 SCENARIO(exception_to_inject,
 	 {.marks = L1_MARK_ENTRY, .nr_guests = 1, .inject = EXCEPTION, .run_pending = true})
 SCENARIO(gif_clear, {.marks = L1_MARK_ENTRY, .nr_guests = 1})
+SCENARIO(step_pending, {.marks = L1_MARK_L2, .nr_guests = 1, .step = true})
 SCENARIO(intercepted_instruction, {.marks = L1_MARK_EXIT, .nr_guests = 1})
 SCENARIO(several_control_blocks, {.marks = L1_MARK_L1 | L1_MARK_L2 | L1_MARK_ENTRY | L1_MARK_EXIT,
 				  .nr_guests = 4,
@@ -143,6 +166,7 @@ int main(void)
 		BOTH(interrupt_to_inject),
 		BOTH(exception_to_inject),
 		BOTH(gif_clear),
+		BOTH(step_pending),
 		BOTH(intercepted_instruction),
 		BOTH(several_control_blocks),
 		cmocka_unit_test(everywhere_with_both_kinds_of_paging),

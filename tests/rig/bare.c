@@ -266,6 +266,16 @@ static void save(struct bare *b, struct vcpu_state *s)
 	s->cpuid = b->cpuid;
 }
 
+void bare_owe_step(struct bare *b)
+{
+	struct vcpu_state s;
+
+	save(b, &s);
+	s.nested.kvm.flags |= KVM_STATE_NESTED_MTF_PENDING;
+	must(vcpu_state_load(b->fd, &b->caps, &s, false, e));
+	vcpu_state_fini(&s);
+}
+
 /* Another place for the memory as well: nothing may rest on where it was. */
 static void move_memory(struct bare *b)
 {
@@ -278,18 +288,40 @@ static void move_memory(struct bare *b)
 	b->mem = mem;
 }
 
+static void load_and_compare(struct bare *b, struct vcpu_state *before)
+{
+	struct vcpu_state after;
+
+	must(vcpu_state_check(&b->caps, &b->cpuid, before, e));
+	must(vcpu_state_load(b->fd, &b->caps, before, false, e));
+	save(b, &after);
+	compare(before, &after);
+	vcpu_state_fini(&after);
+}
+
 void bare_move(struct bare *b)
 {
-	struct vcpu_state before, after;
+	struct vcpu_state before;
 
 	save(b, &before);
 	unmake(b);
 	move_memory(b);
 	make(b);
-	must(vcpu_state_check(&b->caps, &b->cpuid, &before, e));
-	must(vcpu_state_load(b->fd, &b->caps, &before, false, e));
-	save(b, &after);
-	compare(&before, &after);
+	load_and_compare(b, &before);
 	vcpu_state_fini(&before);
-	vcpu_state_fini(&after);
+}
+
+void bare_refuse(struct bare *b, void (*spoil)(struct nested_state *), struct err *refusal)
+{
+	struct vcpu_state sound, spoilt;
+
+	save(b, &sound);
+	save(b, &spoilt);
+	spoil(&spoilt.nested);
+	if (vcpu_state_check(&b->caps, &b->cpuid, &spoilt, refusal) == 0 &&
+	    vcpu_state_load(b->fd, &b->caps, &spoilt, false, refusal) == 0)
+		fail_msg("the spoilt state was taken");
+	load_and_compare(b, &sound);
+	vcpu_state_fini(&sound);
+	vcpu_state_fini(&spoilt);
 }

@@ -30,7 +30,15 @@ uint8_t bare_value(const struct bare *b);
  * L1_MSR_MAP_PORT, which every entry reads. */
 void bare_run_to_entry(struct bare *b);
 
+/* VMX, in L2: its last instruction owes L1 an exit by the monitor trap flag. Bochs' CPUs have no
+ * such flag, so KVM is told, by a load, that this one had. */
+void bare_owe_step(struct bare *b);
+
 struct nested_view bare_view(struct bare *b);
 
 /* Save, destroy, make anew, load, save again: every register must be as it was. */
 void bare_move(struct bare *b);
+
+/* Offer the machine its own state as @spoil has changed it. It must be refused, and @refusal says
+ * how; after that the machine takes the sound state, and every register is as it was. */
+void bare_refuse(struct bare *b, void (*spoil)(struct nested_state *), struct err *refusal);

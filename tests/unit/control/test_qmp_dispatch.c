@@ -138,9 +138,11 @@ static void test_nested(void **state)
 	expect("{\"execute\":\"x-godwit-nested\"}",
 	       "{\"return\":[{\"control-gpa\":12288,\"cpu-index\":0,\"entry-pending\":false,"
 	       "\"gif\":"
-	       "true,\"in-l2\":true,\"l1-rip\":1065368,\"nested-paging\":false,\"text\":\"SVM: in "
+	       "true,\"in-l2\":true,\"l1-rip\":1065368,\"nested-paging\":false,\"step-pending\":"
+	       "false,\"text\":\"SVM: in "
 	       "L2, VMCB at 0x3000, shadow paging, L1 goes on at 0x104198\",\"vendor\":\"SVM\"},"
-	       "{\"cpu-index\":1,\"entry-pending\":false,\"gif\":false,\"in-l2\":false,\"text\":"
+	       "{\"cpu-index\":1,\"entry-pending\":false,\"gif\":false,\"in-l2\":false,\"step-"
+	       "pending\":false,\"text\":"
 	       "\"no nesting\",\"vendor\":\"none\"}]}");
 }
 

@@ -204,6 +204,9 @@ static void what_is_malformed_is_named(void **state)
 	s.kvm.flags |= KVM_STATE_NESTED_EVMCS;
 	bad(&s, &vmx_host, "Hyper-V");
 	s = vmx_in_l2();
+	s.kvm.flags = KVM_STATE_NESTED_MTF_PENDING;
+	bad(&s, &vmx_host, "a pending entry or step outside L2, flags 0x8");
+	s = vmx_in_l2();
 	s.kvm.size = HEADER + 100;
 	bad(&s, &vmx_host, "VMX size");
 	s = vmx_in_l2();
@@ -213,8 +216,43 @@ static void what_is_malformed_is_named(void **state)
 	bad(&s, &vmx_host, "VMXON address 0x1008");
 	s.kvm.flags |= 0x100;
 	bad(&s, &vmx_host, "unknown VMX flags 0x101");
+	s = vmx_in_l2();
+	s.kvm.hdr.vmx.flags |= 2;
+	bad(&s, &vmx_host, "unknown flags of VMX 0x3");
+	s = vmx_in_l2();
+	s.kvm.hdr.vmx.smm.flags = 4;
+	bad(&s, &vmx_host, "unknown flags of SMM 0x4");
 	s.kvm.size = HEADER - 1;
 	bad(&s, &vmx_host, "size 0x7f");
+}
+
+/* A CPU that has not executed VMXON. */
+static void outside_vmx_operation_there_is_nothing(void **state)
+{
+	const struct nested_state none = {
+		.kvm = {.size = HEADER,
+			.hdr.vmx = {.vmxon_pa = UINT64_MAX, .vmcs12_pa = UINT64_MAX}}};
+	struct nested_state s = none;
+	struct err e = ERR_INIT;
+
+	(void)state;
+	assert_int_equal(nested_state_check(&s, &vmx_host, &e), 0);
+	s.kvm.hdr.vmx.vmcs12_pa = 0x2000;
+	bad(&s, &vmx_host, "outside VMX operation, and a VMCS12 at 0x2000");
+	s = none;
+	s.kvm.hdr.vmx.smm.flags = KVM_STATE_NESTED_SMM_VMXON;
+	bad(&s, &vmx_host, "outside VMX operation, and flags of SMM 0x2");
+}
+
+/* Every bit that KVM may set in a state that it has saved itself. */
+static void all_that_is_pending_is_taken(void **state)
+{
+	struct nested_state s = vmx_in_l2();
+	struct err e = ERR_INIT;
+
+	(void)state;
+	s.kvm.flags |= KVM_STATE_NESTED_RUN_PENDING | KVM_STATE_NESTED_MTF_PENDING;
+	assert_int_equal(nested_state_check(&s, &vmx_host, &e), 0);
 }
 
 static void a_kvm_with_less_room_refuses(void **state)
@@ -255,6 +293,10 @@ static void the_view_tells_vmx(void **state)
 	nested_view_text(&v, text, sizeof(text));
 	assert_string_equal(text, "VMX: in L2, VMCS at 0x2000, VMXON at 0x1000, nested paging by "
 				  "0x6000, L1 goes on at 0x110000");
+	s.kvm.flags |= KVM_STATE_NESTED_MTF_PENDING;
+	nested_view_decode(&s, &v);
+	nested_view_text(&v, text, sizeof(text));
+	assert_non_null(strstr(text, "VMX: in L2, step pending, VMCS at"));
 }
 
 /* Bits that the CPU would not look at. */
@@ -315,6 +357,8 @@ int main(void)
 		cmocka_unit_test(l0s_linear_address_is_forgotten),
 		cmocka_unit_test(another_layout_is_left_alone),
 		cmocka_unit_test(what_is_malformed_is_named),
+		cmocka_unit_test(outside_vmx_operation_there_is_nothing),
+		cmocka_unit_test(all_that_is_pending_is_taken),
 		cmocka_unit_test(a_kvm_with_less_room_refuses),
 		cmocka_unit_test(the_view_tells_svm),
 		cmocka_unit_test(the_view_tells_vmx),
