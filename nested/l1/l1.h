@@ -46,7 +46,7 @@ enum exit_kind {
 	EXIT_PORT,
 	EXIT_MSR,
 	EXIT_HLT,
-	EXIT_STEP,       /* by the monitor trap flag: L2 has executed one instruction */
+	EXIT_STEP,       /* #DB or the monitor trap flag: L2 has executed one instruction */
 	EXIT_PAGE_FAULT, /* of the second level: L2 touched what L1 has not mapped */
 	EXIT_FAILED      /* anything else, and entries that the CPU refused */
 };
@@ -93,6 +93,10 @@ struct front_end {
 	 * while they are off ends L2 at once. */
 	void (*run)(struct guest *g);
 	void (*inject)(struct guest *g, const struct injection *event);
+	/* Each instruction of L2 that does not exit itself is followed by EXIT_STEP from now on.
+	 * NULL (VMX, as not every CPU has the monitor trap flag): only those that somebody else
+	 * makes KVM owe. */
+	void (*step)(struct guest *g);
 	/* Map, or unmap, the 2 MiB of L2's memory around @gpa (nested paging). */
 	void (*map)(struct guest *g, uint64_t gpa, bool present);
 };
@@ -105,7 +109,7 @@ struct l1_options {
 	uint64_t npt; /* 0 off, 1 on, 2 every other guest */
 	uint64_t marks;
 	uint64_t inject; /* points: 0 nothing, 1 an interrupt, 2 an exception */
-	uint64_t step;   /* points: L2's marks end by EXIT_STEP (VMX) */
+	uint64_t step;   /* points: L2's marks end by EXIT_STEP */
 	uint64_t rounds;
 	uint64_t exits; /* bench: ask for the number of L0's exits (nested/l1/l1_exits.h) */
 };

@@ -2,8 +2,8 @@
  * The awkward moments. Each round runs every guest once: L2 puts a pattern into all its registers,
  * says where it is (L1_MARK_L2), checks that nothing changed, and asks L1 for the next round. With
  * l1.marks, L1 says where it is too; with l1.inject, an event goes in with each entry; with
- * l1.step, L1 wants to be told when L2 has said where it is. Whoever runs this may stop it at any
- * mark, move it, and let it go on: if anything was lost, it ends with an error.
+ * l1.step, L1 steps through L2 and must be told when L2 has said where it is. Whoever runs this may
+ * stop it at any mark, move it, and let it go on: if anything was lost, it ends with an error.
  */
 #include "nested/l1/cpu.h"
 #include "nested/l1/l1.h"
@@ -91,6 +91,16 @@ static void check_books(const struct l1 *m, const struct books *b)
 		l1_fail("L1's sum is wrong", b->sum);
 }
 
+static void new_guest(struct l1 *m, struct guest *g)
+{
+	uint64_t i = (uint64_t)(g - m->guest);
+
+	l1_new_guest(m, g, m->options.npt == 1 || (m->options.npt == 2 && i % 2 == 0), l2_point,
+		     NULL);
+	if (m->options.step != 0 && m->cpu->step != NULL)
+		m->cpu->step(g);
+}
+
 _Noreturn void l1_points(struct l1 *m)
 {
 	struct books books = {.sum = 0};
@@ -98,9 +108,7 @@ _Noreturn void l1_points(struct l1 *m)
 	l1_marks = (uint8_t)m->options.marks;
 	out32(L1_MSR_MAP_PORT, (uint32_t)(pointer_gpa(m->cpu->msr_map) / PAGE_SIZE));
 	for (uint32_t i = 0; i < m->nr_guests; i++)
-		l1_new_guest(m, &m->guest[i],
-			     m->options.npt == 1 || (m->options.npt == 2 && i % 2 == 0), l2_point,
-			     NULL);
+		new_guest(m, &m->guest[i]);
 	for (uint64_t round = 0; round < m->options.rounds; round++)
 		do_round(m, &books, round);
 	check_books(m, &books);

@@ -6,6 +6,7 @@
 #define MSR_VM_HSAVE_PA 0xc0010117u
 #define EFER_SVME       (1ull << 12)
 
+#define INTERCEPT_DEBUG     (1u << 1) /* of the exceptions: #DB */
 #define INTERCEPT1_INTR     (1u << 0)
 #define INTERCEPT1_NMI      (1u << 1)
 #define INTERCEPT1_CPUID    (1u << 18)
@@ -22,6 +23,8 @@
 #define EVENT_VALID     (1ull << 31)
 #define EVENT_HAS_ERROR (1ull << 11)
 #define EVENT_EXCEPTION (3ull << 8)
+
+#define RFLAGS_TF (1ull << 8)
 
 #define SEGMENT_CODE (0x0a9bull << 16) /* attributes: long mode code, accessed */
 #define SEGMENT_DATA (0x0c93ull << 16)
@@ -138,6 +141,8 @@ static const char *prepare(struct guest *g)
 static enum exit_kind kind_of(uint64_t code)
 {
 	switch (code) {
+	case 0x41: /* #DB */
+		return EXIT_STEP;
 	case 0x60:
 	case 0x61:
 		return EXIT_INTERRUPT;
@@ -188,6 +193,12 @@ static void inject(struct guest *g, const struct injection *event)
 		(event->has_error ? EVENT_HAS_ERROR : 0) | (uint64_t)event->error << 32;
 }
 
+static void step(struct guest *g)
+{
+	*d(g, VMCB_INTERCEPT_EXCEPTION) |= INTERCEPT_DEBUG;
+	g->rflags |= RFLAGS_TF;
+}
+
 static void map(struct guest *g, uint64_t gpa, bool present)
 {
 	npt_pd[gpa >> 30 & 3][gpa >> 21 & 511] =
@@ -203,5 +214,6 @@ const struct front_end svm_front_end = {
 	.prepare = prepare,
 	.run = run,
 	.inject = inject,
+	.step = step,
 	.map = map,
 };

@@ -24,7 +24,8 @@
 #include "vmm/kvm.h"
 #include "vmm/mem.h"
 
-#define MAX_EXITS 1000000u /* of which none is a stop: the guest hangs */
+#define DEBUG_VECTOR 1
+#define MAX_EXITS    1000000u /* of which none is a stop: the guest hangs */
 
 struct bare {
 	int kvm_fd, vm_fd, fd;
@@ -264,6 +265,17 @@ static void save(struct bare *b, struct vcpu_state *s)
 	must(vcpu_state_init(s, b->caps.xsave_bytes, e));
 	must(vcpu_state_save(b->fd, &b->caps, s, e));
 	s->cpuid = b->cpuid;
+}
+
+bool bare_trap_pending(struct bare *b)
+{
+	struct vcpu_state s;
+	bool pending;
+
+	save(b, &s);
+	pending = s.events.exception.pending && s.events.exception.nr == DEBUG_VECTOR;
+	vcpu_state_fini(&s);
+	return pending;
 }
 
 void bare_owe_step(struct bare *b)

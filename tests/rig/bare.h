@@ -30,6 +30,9 @@ uint8_t bare_value(const struct bare *b);
  * L1_MSR_MAP_PORT, which every entry reads. */
 void bare_run_to_entry(struct bare *b);
 
+/* A #DB has come up and is not delivered yet: SVM, L2's last instruction was stepped. */
+bool bare_trap_pending(struct bare *b);
+
 /* VMX, in L2: its last instruction owes L1 an exit by the monitor trap flag. Bochs' CPUs have no
  * such flag, so KVM is told, by a load, that this one had. */
 void bare_owe_step(struct bare *b);
