@@ -2,6 +2,8 @@
 # Stock Linux as the hypervisor: it runs the workload guest in a godwit of its own, or in QEMU, and is
 # migrated with it. Runs in the testbed host: tests/testbed/nested_linux.sh GUEST-DIR [MIGRATIONS]
 # GUEST-DIR: what experiments/testbed/linux-guest/build-guest --hypervisor has built.
+# In the environment: PATIENCE, how long L1 may take to start, and to show life after a migration;
+# MOVE_SECONDS, how long a migration may take with that.
 # shellcheck source-path=SCRIPTDIR
 set -uo pipefail
 # shellcheck source=../../scripts/common.sh
@@ -11,14 +13,16 @@ source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/report.sh"
 
 guest=$1
 count=${2:-2}
+patience=${PATIENCE:-180s}
+move_seconds=${MOVE_SECONDS:-30}
 append="$(cat "$guest/cmdline") busy.mem=4 busy.rate=20 l2.fill=1M l2.ws=256K l2.rate=50"
 
 # soak VMM COUNT OPTION...: L1's guest is in VMM.
 # shellcheck disable=SC2317 # called by expect
 soak() {
-	timeout $((200 + 30 * $2)) "$root/build/release/godwit" nested soak --count "$2" \
+	timeout $((${patience%s} + 20 + move_seconds * $2)) "$root/build/release/godwit" nested soak --count "$2" \
 		--kernel "$guest/vmlinux" --initrd "$guest/initramfs.cpio" --memory 384M --lines \
-		--append "$append l1.vmm=$1" --serial "$work/serial" --patience 180s "${@:3}" \
+		--append "$append l1.vmm=$1" --serial "$work/serial" --patience "$patience" "${@:3}" \
 		>"$work/output" 2>&1
 }
 
