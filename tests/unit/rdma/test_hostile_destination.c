@@ -4,12 +4,13 @@
  */
 #include "tests/unit/rdma/channel_pair.h"
 
+#define NOBODYS_GFN (1ull << 30)
 #define ALL_REFUSED 0x1000 /* one more than any errno */
 
 enum lie {
 	LIE_MAGIC,
 	LIE_GFN,
-	LIE_ONE_MORE,
+	LIE_UNASKED,
 	LIE_ERRNO,
 	LIE_KEY,
 	LIE_MARK
@@ -40,10 +41,8 @@ static void answer(struct liar *l, struct rdma_conn *conn, const struct batch_ru
 
 	if (l->lie == LIE_MARK && rdma_conn_mark(conn, 1, 0, &gone) == 0)
 		rdma_conn_wait(conn, fds, NS_PER_S, NULL, &gone); /* the fake works while we wait */
-	for (uint32_t i = 0; i < nr && l->lie != LIE_MARK; i++)
+	for (uint32_t i = 0; i < nr && l->lie != LIE_MARK && l->lie != LIE_UNASKED; i++)
 		grant_one(l, &runs[i]);
-	if (l->lie == LIE_ONE_MORE)
-		grant_one(l, &runs[0]);
 }
 
 static void *liar_main(void *arg)
@@ -59,6 +58,8 @@ static void *liar_main(void *arg)
 	assert_int_equal(rdma_listener_accept(l->p->listener, &greeting, -1, 5 * NS_PER_S, NULL,
 					      &conn, &gone),
 			 0);
+	if (l->lie == LIE_UNASKED)
+		grant_one(l, &(struct batch_run){.gfn = NOBODYS_GFN});
 	while (link_recv(l->p->links[1], &head, sizeof(head), &gone) == 0 &&
 	       link_recv(l->p->links[1], runs, head.nr_runs * sizeof(runs[0]), &gone) == 0)
 		if (head.kind == BATCH_WINDOW)
@@ -110,10 +111,11 @@ static void test_what_breaks_the_rules_ends_it(void **state)
 	hear(LIE_MARK, true, ERR_STREAM, "a completion of nothing");
 }
 
-static void test_one_grant_too_many_ends_it(void **state)
+/* Whether it comes before anything was asked, or in the place of the first answer. */
+static void test_a_grant_that_nobody_asked_for_ends_it(void **state)
 {
 	(void)state;
-	hear(LIE_ONE_MORE, true, ERR_STREAM, "unasked");
+	hear(LIE_UNASKED, true, ERR_STREAM, "the destination ");
 }
 
 /* The adapter there refuses, whatever its program says. */
@@ -127,7 +129,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_what_breaks_the_rules_ends_it),
-		cmocka_unit_test(test_one_grant_too_many_ends_it),
+		cmocka_unit_test(test_a_grant_that_nobody_asked_for_ends_it),
 		cmocka_unit_test(test_a_key_that_opens_nothing),
 	};
 
