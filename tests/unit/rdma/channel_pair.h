@@ -104,16 +104,21 @@ static inline void *accept_main(void *arg)
 	return NULL;
 }
 
+static inline struct pagechan_source source_of(const struct pair *p)
+{
+	return (struct pagechan_source){.uri = &p->uri,
+					.params = &p->params,
+					.migration_id = p->id,
+					.mem = p->from,
+					.limit = p->limit,
+					.cancel = p->source_cancel,
+					.fault = p->source_fault,
+					.pin_bytes = p->pin_bytes};
+}
+
 static inline int open_pair(struct pair *p, struct err *e)
 {
-	struct pagechan_source src = {.uri = &p->uri,
-				      .params = &p->params,
-				      .migration_id = p->id,
-				      .mem = p->from,
-				      .limit = p->limit,
-				      .cancel = p->source_cancel,
-				      .fault = p->source_fault,
-				      .pin_bytes = p->pin_bytes};
+	struct pagechan_source src = source_of(p);
 	struct link *link = p->links[0];
 
 	assert_int_equal(pthread_create(&p->accepting, NULL, accept_main, p), 0);

@@ -70,13 +70,7 @@ static void *liar_main(void *arg)
 
 static void open_to(struct pair *p, struct liar *l)
 {
-	struct pagechan_source src = {.uri = &p->uri,
-				      .params = &p->params,
-				      .migration_id = p->id,
-				      .mem = p->from,
-				      .limit = p->limit,
-				      .cancel = p->source_cancel,
-				      .pin_bytes = p->pin_bytes};
+	struct pagechan_source src = source_of(p);
 	struct link *link = p->links[0];
 	struct err e = ERR_INIT;
 
