@@ -7,6 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <pthread.h>
+#include <semaphore.h>
 #include <setjmp.h>
 #include <signal.h>
 
@@ -441,6 +443,47 @@ static int nr_hops(void)
 	return wanted ? atoi(wanted) : 20;
 }
 
+static void *end_at_once(void *arg)
+{
+	return arg;
+}
+
+/* On a host with one processor the kernel lists nearly each of these for a while. */
+static void ended_threads_are_no_growth(void **state)
+{
+	uint32_t before = rig_take_census().nr_threads;
+
+	(void)state;
+	for (int i = 0; i < 200; i++) {
+		pthread_t thread;
+
+		assert_int_equal(pthread_create(&thread, NULL, end_at_once, NULL), 0);
+		pthread_join(thread, NULL);
+		assert_int_equal(rig_take_census().nr_threads, before);
+	}
+}
+
+static void *end_when_told(void *arg)
+{
+	sem_wait(arg);
+	return NULL;
+}
+
+static void a_thread_that_lives_is_growth(void **state)
+{
+	uint32_t before = rig_take_census().nr_threads;
+	pthread_t thread;
+	sem_t told;
+
+	(void)state;
+	sem_init(&told, 0, 0);
+	assert_int_equal(pthread_create(&thread, NULL, end_when_told, &told), 0);
+	assert_int_equal(rig_take_census().nr_threads, before + 1);
+	sem_post(&told);
+	pthread_join(thread, NULL);
+	sem_destroy(&told);
+}
+
 static void back_and_forth_without_growth(void **state)
 {
 	struct rig_census before = {0};
@@ -494,6 +537,8 @@ int main(void)
 		cmocka_unit_test(throttling_makes_it_converge),
 		cmocka_unit_test(a_cancelled_migration_throttles_nobody),
 		cmocka_unit_test(the_guest_says_what_it_felt),
+		cmocka_unit_test(ended_threads_are_no_growth),
+		cmocka_unit_test(a_thread_that_lives_is_growth),
 		cmocka_unit_test(back_and_forth_without_growth),
 	};
 

@@ -262,20 +262,33 @@ static uint32_t count_entries(const char *path)
 	return nr;
 }
 
-/* io_uring's workers are the kernel's: they come when a disk is slow and go when they please. */
-static bool is_kernels(const char *tid)
+/* PF_... of the kernel's include/linux/sched.h, the 9th field of proc_pid_stat(5). A thread that
+ * has been joined is listed until the kernel has cleared it away, but it is exiting by then: the
+ * join ends in exit_mm(), after exit_signals(). The kernel's workers (io_uring's, KVM's recovery of
+ * huge pages) come and go when they please. */
+#define TASK_EXITING     0x00000004u
+#define TASK_IO_WORKER   0x00000010u
+#define TASK_USER_WORKER 0x00004000u
+
+static bool is_our_thread(const char *tid)
 {
 	char path[300];
-	char name[16] = "";
+	char stat[512] = "";
+	unsigned int flags = TASK_EXITING; /* gone between the listing and here */
+	char *after_name;
 	FILE *f;
 
-	snprintf(path, sizeof(path), "/proc/self/task/%s/comm", tid);
+	snprintf(path, sizeof(path), "/proc/self/task/%s/stat", tid);
 	f = fopen(path, "re");
-	if (f && !fgets(name, sizeof(name), f))
-		name[0] = '\0';
-	if (f)
-		fclose(f);
-	return !strncmp(name, "iou-", 4);
+	if (!f)
+		return false;
+	if (!fgets(stat, sizeof(stat), f))
+		stat[0] = '\0';
+	fclose(f);
+	after_name = strrchr(stat, ')');
+	if (after_name)
+		assert_int_equal(sscanf(after_name, ") %*c %*d %*d %*d %*d %*d %u", &flags), 1);
+	return !(flags & (TASK_EXITING | TASK_IO_WORKER | TASK_USER_WORKER));
 }
 
 static uint32_t count_threads(void)
@@ -286,33 +299,15 @@ static uint32_t count_threads(void)
 
 	assert_non_null(dir);
 	while ((entry = readdir(dir)))
-		nr += entry->d_name[0] != '.' && !is_kernels(entry->d_name);
+		nr += entry->d_name[0] != '.' && is_our_thread(entry->d_name);
 	closedir(dir);
-	return nr;
-}
-
-/* A thread that has been joined is listed until the kernel has cleared it away: wait until the
- * number has stood still for a while. */
-static uint32_t count_threads_at_rest(void)
-{
-	uint64_t since_ns = clock_now_ns();
-	uint32_t nr = count_threads();
-
-	while (clock_now_ns() - since_ns < 50 * NS_PER_MS) {
-		uint32_t now = count_threads();
-
-		if (now != nr)
-			since_ns = clock_now_ns();
-		nr = now;
-		clock_sleep_until_ns(clock_now_ns() + NS_PER_MS);
-	}
 	return nr;
 }
 
 struct rig_census rig_take_census(void)
 {
 	struct rig_census c = {.nr_fds = count_entries("/proc/self/fd"),
-			       .nr_threads = count_threads_at_rest()};
+			       .nr_threads = count_threads()};
 	FILE *f = fopen("/proc/self/statm", "re");
 	unsigned long pages[3] = {0};
 

@@ -75,7 +75,8 @@ uint64_t rig_pages_written(struct vm *vm);
 /* Pause, check every page from outside and the guest's own verdict, resume if it ran. */
 void rig_check(struct vm *vm);
 
-/* How many file descriptors and threads this process has. */
+/* How many file descriptors and threads this process has; threads that have ended do not count, nor
+ * do the kernel's own. */
 struct rig_census {
 	uint32_t nr_fds;
 	uint32_t nr_threads;
