@@ -76,17 +76,20 @@ refused() {
 }
 
 # shellcheck disable=SC2016
-on_failure() { cat "$work/said" && on a 'tail -n 5 $work/*.log' && on b 'tail -n 5 $work/*.log'; } >&2
+on_failure() { cat "$work/said"; on a 'tail -n 5 $work/*.log'; on b 'tail -n 5 $work/*.log'; } >&2
 
 work_begin
 export GODWIT_TESTBED=$work/bed
 trap 'bed stop; work_end' EXIT
 expect "two hosts start, b without nested paging" bed start --hosts 2 --memory 1G --cpu b=EPYC,+svm,-npt
 expect "a hypervisor with two guests boots on a" boot a l1 1
+# About one look in six finds it in L2, nearly always on the way there: its guests' work is short.
 # shellcheck disable=SC2016
-expect "it is seen at work" on a 'for i in {1..100}; do
-	$godwit nested view $work/l1.qmp >$work/view && grep -q "^vCPU 0 .*SVM: in L2, VMCB at 0x" $work/view && exit
-done; cat $work/view; exit 1'
+expect "it is seen at work" on a 'end=$((SECONDS + 120))
+	until $godwit nested view $work/l1.qmp >$work/view &&
+		grep -q "^vCPU 0 .*SVM: in L2, .*VMCB at 0x" $work/view; do
+		((SECONDS < end)) || { cat $work/view; exit 1; }
+	done'
 refused "without nested paging" "npt (SVM)"
 expect "b reloads KVM" on b "reload nested=0"
 refused "without nesting" "a guest on this host cannot be a hypervisor"
