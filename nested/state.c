@@ -11,6 +11,8 @@
 #define PAGE_MASK 0xfffull
 #define NO_PA     UINT64_MAX
 
+#define BLOCKED_BY_NMI (1u << 3) /* of the interruptibility (SDM vol. 3C, table 24-3) */
+
 #define SVM_FLAGS \
 	(KVM_STATE_NESTED_GUEST_MODE | KVM_STATE_NESTED_RUN_PENDING | KVM_STATE_NESTED_GIF_SET)
 #define SMM_FLAGS   (KVM_STATE_NESTED_SMM_GUEST_MODE | KVM_STATE_NESTED_SMM_VMXON)
@@ -46,16 +48,23 @@ static void keep_l1_registers(uint8_t *page)
 	memcpy(page, clean, sizeof(clean));
 }
 
+/* Of a VMCS12 whose layout we know: else 0. */
+static uint32_t vmcs12_u32(const struct nested_state *s, size_t offset)
+{
+	uint32_t revision, value;
+
+	memcpy(&revision, s->bytes + header_bytes, sizeof(revision));
+	memcpy(&value, s->bytes + header_bytes + offset, sizeof(value));
+	return revision == VMCS12_REVISION ? value : 0;
+}
+
 /*
  * While L2 runs, KVM saves the CPU's guest-linear address, which tells of L0's last exit, not of
  * L1's (sync_vmcs02_to_vmcs12). L1 is told another when L2 exits to it, so it is no state.
  */
 static void forget_linear_address(struct nested_state *s)
 {
-	uint32_t revision;
-
-	memcpy(&revision, s->bytes + header_bytes, sizeof(revision));
-	if (revision == VMCS12_REVISION)
+	if (vmcs12_u32(s, 0) == VMCS12_REVISION)
 		memset(s->bytes + header_bytes + VMCS12_GUEST_LINEAR_ADDRESS, 0, 8);
 }
 
@@ -68,6 +77,13 @@ void nested_state_tidy(struct nested_state *s)
 		keep_l1_registers(s->bytes + header_bytes);
 	else
 		forget_linear_address(s);
+}
+
+bool nested_state_blocks_nmis(const struct nested_state *s)
+{
+	return s->kvm.format == KVM_STATE_NESTED_FORMAT_VMX &&
+	       s->kvm.flags & KVM_STATE_NESTED_GUEST_MODE &&
+	       vmcs12_u32(s, VMCS12_INTERRUPTIBILITY) & BLOCKED_BY_NMI;
 }
 
 int nested_state_save(int fd, struct nested_state *s, struct err *e)

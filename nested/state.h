@@ -11,6 +11,7 @@
 #pragma once
 
 #include <linux/kvm.h>
+#include <stdbool.h>
 
 #include "nested/caps.h"
 #include "vmm/base/err.h"
@@ -36,6 +37,14 @@ static inline bool nested_state_is_none(const struct nested_state *s)
 void nested_state_tidy(struct nested_state *s);
 int nested_state_save(int vcpu_fd, struct nested_state *s, struct err *e);
 int nested_state_load(int vcpu_fd, const struct nested_state *s, struct err *e);
+
+/*
+ * VMX: does L2 run with NMIs blocked? Where it does, the vCPU's events must say so, too: KVM loads
+ * that from them alone. What it reports in them is a memory of its own, which says "not blocked"
+ * from an entry on, even if the NMI that L1 injected with it blocks them (prepare_vmcs02_early(),
+ * nmi_known_unmasked).
+ */
+bool nested_state_blocks_nmis(const struct nested_state *s);
 
 /* Out of L2 and, with VMX, out of VMX operation: the state of a CPU that was just switched on. */
 int nested_state_leave(int vcpu_fd, enum nested_vendor vendor, struct err *e);

@@ -180,6 +180,15 @@ static int get_xcrs(int fd, const struct vcpu_caps *caps, struct kvm_xcrs *x, st
 	return 0;
 }
 
+static int get_events(int fd, struct vcpu_state *s, struct err *e)
+{
+	int ret = VCPU_IOCTL(fd, KVM_GET_VCPU_EVENTS, &s->events, e);
+
+	if (nested_state_blocks_nmis(&s->nested))
+		s->events.nmi.masked = 1;
+	return ret;
+}
+
 int vcpu_state_save(int fd, const struct vcpu_caps *caps, struct vcpu_state *s, struct err *e)
 {
 	int ret = VCPU_IOCTL(fd, KVM_GET_MP_STATE, &s->mp_state, e);
@@ -201,7 +210,7 @@ int vcpu_state_save(int fd, const struct vcpu_caps *caps, struct vcpu_state *s, 
 	if (ret == 0 && caps->nested.vendor != NESTED_NONE)
 		ret = nested_state_save(fd, &s->nested, e);
 	if (ret == 0)
-		ret = VCPU_IOCTL(fd, KVM_GET_VCPU_EVENTS, &s->events, e);
+		ret = get_events(fd, s, e);
 	return ret;
 }
 

@@ -25,6 +25,7 @@ struct scenario {
 	unsigned int nr_guests;
 	unsigned int inject;
 	bool run_pending; /* from L1_MARK_ENTRY on to the entry itself, and move there */
+	bool smi;         /* at each mark one comes; move before it is taken, and in its handler */
 	bool step;        /* at the mark, L1 is owed an exit for L2's instruction */
 };
 
@@ -37,11 +38,23 @@ static const struct paging nested_paging = {1, "nested paging"};
 static const struct paging shadow_paging = {0, "shadow paging"};
 static const struct paging mixed_paging = {2, "both kinds of paging"};
 
+/* System management mode has no guests; VMX remembers where it interrupted. */
+static void check_smm(const struct scenario *s, const struct nested_view *v)
+{
+	assert_true(s->smi);
+	assert_false(v->in_l2);
+	assert_int_equal(v->smm, v->vendor == NESTED_VMX && s->marks == L1_MARK_L2);
+}
+
 /* Is the machine where the mark says it is? */
 static void check_place(const struct scenario *s, uint8_t mark, const struct nested_view *v)
 {
 	bool svm = v->vendor == NESTED_SVM;
 
+	if (mark == BARE_MARK_SMM) {
+		check_smm(s, v);
+		return;
+	}
 	assert_int_equal(v->in_l2, mark == L1_MARK_L2);
 	if (svm && (mark == L1_MARK_ENTRY || mark == L1_MARK_EXIT))
 		assert_false(v->gif);
@@ -81,6 +94,8 @@ static unsigned int run_to_end(struct bare *b, const struct scenario *s, unsigne
 		struct nested_view v = bare_view(b);
 
 		check_place(s, bare_value(b), &v);
+		if (s->smi && bare_value(b) != BARE_MARK_SMM)
+			bare_smi(b);
 		if (s->step)
 			owe_step(b, v.vendor);
 		if (v.in_l2 && npt != mixed_paging.npt)
@@ -106,7 +121,7 @@ static void play(const struct scenario *s, const struct paging *p)
 	b = bare_boot(L1_ELF, append, MEMORY_BYTES);
 	nr_moves = run_to_end(b, s, p->npt);
 	for (unsigned int bits = s->marks; bits; bits &= bits - 1)
-		expected += NR_ROUNDS * s->nr_guests;
+		expected += NR_ROUNDS * s->nr_guests * (s->smi ? 2 : 1);
 	assert_int_equal(bare_value(b), 0);
 	/* An interrupt of L1's own may add an exit, never take one away. */
 	assert_true(nr_moves >= expected);
@@ -135,6 +150,8 @@ SCENARIO(interrupt_to_inject,
 SCENARIO(exception_to_inject,
 	 {.marks = L1_MARK_ENTRY, .nr_guests = 1, .inject = EXCEPTION, .run_pending = true})
 SCENARIO(gif_clear, {.marks = L1_MARK_ENTRY, .nr_guests = 1})
+SCENARIO(smi_in_l1, {.marks = L1_MARK_L1, .nr_guests = 1, .smi = true})
+SCENARIO(smi_in_l2, {.marks = L1_MARK_L2, .nr_guests = 1, .smi = true})
 SCENARIO(step_pending, {.marks = L1_MARK_L2, .nr_guests = 1, .step = true})
 SCENARIO(intercepted_instruction, {.marks = L1_MARK_EXIT, .nr_guests = 1})
 SCENARIO(several_control_blocks, {.marks = L1_MARK_L1 | L1_MARK_L2 | L1_MARK_ENTRY | L1_MARK_EXIT,
@@ -159,6 +176,8 @@ int main(void)
 		BOTH(interrupt_to_inject),
 		BOTH(exception_to_inject),
 		BOTH(gif_clear),
+		BOTH(smi_in_l1),
+		BOTH(smi_in_l2),
 		BOTH(step_pending),
 		BOTH(intercepted_instruction),
 		BOTH(several_control_blocks),

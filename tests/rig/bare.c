@@ -23,6 +23,7 @@
 #include "vmm/irqchip.h"
 #include "vmm/kvm.h"
 #include "vmm/mem.h"
+#include "vmm/smm.h"
 
 #define DEBUG_VECTOR 1
 #define MAX_EXITS    1000000u /* of which none is a stop: the guest hangs */
@@ -51,12 +52,12 @@ static void probe_nested(struct bare *b)
 	skip();
 }
 
-static void set_slots(struct bare *b)
+static void set_slots(struct bare *b, uint32_t space)
 {
 	for (uint32_t i = 0; i < guest_mem_nr_slots(b->mem); i++) {
 		const struct mem_slot *s = guest_mem_slot(b->mem, i);
 		struct kvm_userspace_memory_region r = {
-			.slot = s->index,
+			.slot = s->index | space << 16,
 			.guest_phys_addr = s->gpa,
 			.memory_size = s->bytes,
 			.userspace_addr =
@@ -73,7 +74,8 @@ static void make(struct bare *b)
 
 	b->vm_fd = ioctl(b->kvm_fd, KVM_CREATE_VM, 0);
 	assert_return_code(b->vm_fd, errno);
-	set_slots(b);
+	for (uint32_t space = 0; space < smm_nr_address_spaces(b->vm_fd); space++)
+		set_slots(b, space);
 	must(irqchip_create(b->vm_fd, e));
 	vcpu_caps_init(b->vm_fd, &b->caps);
 	b->caps.nested = nested;
@@ -96,6 +98,19 @@ static void unmake(struct bare *b)
 	close(b->vm_fd);
 }
 
+/* Says that it is there, and ends the mode. */
+static void put_smm_handler(struct bare *b)
+{
+	static const uint8_t code[] = {0xb0, BARE_MARK_SMM, /* mov $..., %al */
+				       0xe6, L1_MARK_PORT,  /* out %al, $... */
+				       0x0f, 0xaa};         /* rsm */
+
+	if (!b->caps.smm)
+		return;
+	must(smm_set_base(b->fd, 0, e));
+	must(guest_mem_write(b->mem, SMM_BASE(0) + SMM_ENTRY, code, sizeof(code), e));
+}
+
 struct bare *bare_boot(const char *kernel, const char *append, uint64_t memory_bytes)
 {
 	struct bare *b;
@@ -116,6 +131,7 @@ struct bare *bare_boot(const char *kernel, const char *append, uint64_t memory_b
 	must(acpi_install(b->mem, &acpi, &rsdp_gpa, e));
 	must(boot_load(b->mem, image, rsdp_gpa, &entry, e));
 	must(cpu_enter_image(b->fd, &b->caps, b->mem, &entry, e));
+	put_smm_handler(b);
 	boot_image_free(image);
 	return b;
 }
@@ -206,6 +222,17 @@ void bare_run_to_entry(struct bare *b)
 	assert_int_equal(ioctl(b->fd, KVM_RUN, 0), -1);
 	assert_int_equal(errno, EINTR);
 	page_hold_end(h);
+}
+
+void bare_smi(struct bare *b)
+{
+	if (smm_nr_address_spaces(b->vm_fd) == 2) {
+		assert_return_code(ioctl(b->fd, KVM_SMI), errno);
+		return;
+	}
+	bare_free(b);
+	print_message("SKIPPED: this KVM has no system management mode\n");
+	skip();
 }
 
 struct nested_view bare_view(struct bare *b)

@@ -13,6 +13,9 @@
 
 struct bare;
 
+/* A value of bare_value() beside those of enum l1_mark. */
+#define BARE_MARK_SMM 0x10
+
 /* Why bare_run() returned. */
 enum bare_stop {
 	BARE_MARK, /* the guest wrote bare_value() to L1_MARK_PORT; the write is complete */
@@ -32,6 +35,10 @@ void bare_run_to_entry(struct bare *b);
 
 /* A #DB has come up and is not delivered yet: SVM, L2's last instruction was stepped. */
 bool bare_trap_pending(struct bare *b);
+
+/* Send an SMI: the next stop is in system management mode, with BARE_MARK_SMM. Skips the test where
+ * KVM has no such mode. */
+void bare_smi(struct bare *b);
 
 /* VMX, in L2: its last instruction owes L1 an exit by the monitor trap flag. Bochs' CPUs have no
  * such flag, so KVM is told, by a load, that this one had. */

@@ -155,6 +155,26 @@ static void l0s_linear_address_is_forgotten(void **state)
 	assert_int_equal(s.bytes[at], 0x41);
 }
 
+/* What KVM's own events may not say. */
+static void l2s_word_counts_for_nmis(void **state)
+{
+	struct nested_state s = vmx_in_l2(), svm = svm_in_l2();
+
+	(void)state;
+	s.bytes[HEADER + VMCS12_INTERRUPTIBILITY] = 1 << 3;
+	assert_false(nested_state_blocks_nmis(&s)); /* a layout that we do not know */
+	memcpy(s.bytes + HEADER, &(uint32_t){VMCS12_REVISION}, 4);
+	assert_true(nested_state_blocks_nmis(&s));
+	s.kvm.flags = 0; /* L2's, and L1 runs */
+	assert_false(nested_state_blocks_nmis(&s));
+	s = vmx_in_l2();
+	memcpy(s.bytes + HEADER, &(uint32_t){VMCS12_REVISION}, 4);
+	s.bytes[HEADER + VMCS12_INTERRUPTIBILITY] = 1 << 0;
+	assert_false(nested_state_blocks_nmis(&s));
+	memset(svm.bytes + HEADER, 0xff, VMCB_BYTES);
+	assert_false(nested_state_blocks_nmis(&svm));
+}
+
 static void another_layout_is_left_alone(void **state)
 {
 	struct nested_state s = vmx_in_l2(), before;
@@ -355,6 +375,7 @@ int main(void)
 		cmocka_unit_test(too_much_data_is_refused),
 		cmocka_unit_test(what_a_vmexit_loads_is_kept),
 		cmocka_unit_test(l0s_linear_address_is_forgotten),
+		cmocka_unit_test(l2s_word_counts_for_nmis),
 		cmocka_unit_test(another_layout_is_left_alone),
 		cmocka_unit_test(what_is_malformed_is_named),
 		cmocka_unit_test(outside_vmx_operation_there_is_nothing),
