@@ -1,12 +1,12 @@
 /* godwit run: boot a guest, or wait for one, and serve it until it ends. */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "control/command.h"
 #include "control/machine_options.h"
 #include "control/options.h"
 #include "control/session.h"
-#include "vmm/base/log.h"
 
 struct run_options {
 	struct machine_options machine;
@@ -137,10 +137,11 @@ static void set_defaults(struct run_options *o)
 		o->machine.nr_cpus = 1;
 }
 
+/* Standard output may be the guest's serial port. */
 static void on_listening(void *ctx, const char *address)
 {
 	(void)ctx;
-	log_info("waiting for a guest at %s", address);
+	fprintf(stderr, "waiting for a guest at %s\n", address);
 }
 
 int cmd_run(int argc, char **argv)

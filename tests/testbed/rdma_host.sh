@@ -94,7 +94,7 @@ listen() {
 
 # listen_ahead NAME URI MEMORY: the same, and it has allocated the guest's memory before.
 listen_ahead() {
-	vmm "$1" env GODWIT_LOG=info "$godwit" run --incoming "$2" --memory "$3" --prealloc
+	vmm "$1" "$godwit" run --incoming "$2" --memory "$3" --prealloc
 	await_listening "$1"
 }
 
