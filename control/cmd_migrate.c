@@ -6,13 +6,12 @@
  */
 #include <errno.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include "control/command.h"
+#include "control/ending_signals.h"
 #include "control/options.h"
 #include "control/qmp_client.h"
 #include "control/rdma_options.h"
@@ -145,21 +144,11 @@ static int check(struct migrate *m, struct err *e)
 	return migration_params_check(&p, e);
 }
 
-/* From here on these signals are read, not suffered; the VMM must not lose its steersman in the
- * middle of a migration without having been told. */
+/* The VMM must not lose its steersman in the middle of a migration without having been told. */
 static int catch_signals(struct migrate *m, struct err *e)
 {
-	struct sigaction hangup;
-	sigset_t set;
-
-	sigemptyset(&set);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGTERM);
-	if (!sigaction(SIGHUP, NULL, &hangup) && hangup.sa_handler != SIG_IGN) /* nohup(1) */
-		sigaddset(&set, SIGHUP);
-	sigprocmask(SIG_BLOCK, &set, NULL);
-	m->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-	return m->signals < 0 ? err_sys(e, "signalfd") : 0;
+	m->signals = ending_signals_open(e);
+	return m->signals < 0 ? m->signals : 0;
 }
 
 static json_t *capability(const char *name, bool state)
@@ -240,10 +229,9 @@ static int wait_a_moment(struct migrate *m, struct err *e)
 {
 	struct pollfd fds[2] = {{.fd = qmp_client_fd(m->client), .events = POLLIN},
 				{.fd = m->signals, .events = POLLIN}};
-	struct signalfd_siginfo info;
 
 	poll(fds, 2, pause_ms(m));
-	if (fds[1].revents && read(m->signals, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
+	if (fds[1].revents && ending_signals_take(m->signals)) {
 		/* One Ctrl-C may arrive twice: from the terminal, and from a wrapper that passes
 		 * signals on. */
 		if (!m->cancelled_at_ns)

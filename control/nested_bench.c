@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "control/command.h"
+#include "control/ending_signals.h"
 #include "control/nested_commands.h"
 #include "control/nested_lab.h"
 #include "control/nested_qemu.h"
@@ -52,18 +53,22 @@ static const struct syntax syntax = {
 	.about = "Measure what each kind of exit costs a guest (L1) and a guest's guest (L2), in "
 		 "TSC\n"
 		 "cycles (of the fastest eighth), and how many exits this host (L0) has for each, "
-		 "by KVM's statistics\n"
-		 "(of QEMU's VM by debugfs, as root).\n"
+		 "by\n"
+		 "KVM's statistics (of QEMU's VM by debugfs, as root).\n"
 		 "Latencies of hlt-wake and timer are from the deadline to the handler.",
 	.options = specs,
 	.nr_options = sizeof(specs) / sizeof(specs[0]),
 	.positional = no_positional,
+	.epilogue =
+		"Exit status: 0 all was measured, 1 not, 2 wrong usage, 4 interrupted. What was\n"
+		"measured until then is shown.",
 };
 
 struct bench {
 	struct bench_options o;
 	char kernel[PATH_MAX];
 	char append[96];
+	int signals;
 	struct bench_run runs[BENCH_MAX_RUNS];
 	uint32_t nr_runs;
 };
@@ -106,17 +111,6 @@ static bool is_program(const char *name)
 	return false;
 }
 
-static int check_writable(const char *option, const char *path, struct err *e)
-{
-	FILE *f = path ? fopen(path, "ae") : NULL;
-
-	if (f)
-		fclose(f);
-	if (f || !path)
-		return 0;
-	return err_set(e, ERR_USAGE, errno, "%s %s: %s", option, path, strerrordesc_np(errno));
-}
-
 static int check_options(const struct bench_options *o, struct err *e)
 {
 	if (o->qemu && !is_program(o->qemu))
@@ -127,9 +121,9 @@ static int check_options(const struct bench_options *o, struct err *e)
 	if (o->plot && !is_program("gnuplot"))
 		return err_set(e, ERR_USAGE, ENOENT,
 			       "--plot needs gnuplot: apt-get install gnuplot-nox");
-	if (check_writable("--plot", o->plot, e) < 0)
+	if (options_check_writable("plot", o->plot, e) < 0)
 		return -e->code;
-	return check_writable("--save", o->save, e);
+	return options_check_writable("save", o->save, e);
 }
 
 /* ---- Here ---- */
@@ -179,7 +173,8 @@ static int bench_godwit(struct bench *b, struct err *e)
 				    .ready = BENCH_END,
 				    .alive = "", /* it waits, silently */
 				    .bad = "FAILED",
-				    .patience_ns = b->o.patience_ns};
+				    .patience_ns = b->o.patience_ns,
+				    .signals = b->signals};
 	struct lab *lab;
 	int ret;
 
@@ -203,7 +198,8 @@ static int bench_qemu(struct bench *b, struct err *e)
 					 .append = b->append,
 					 .memory_bytes = BENCH_MEMORY,
 					 .end = BENCH_END,
-					 .patience_ns = b->o.patience_ns};
+					 .patience_ns = b->o.patience_ns,
+					 .signals = b->signals};
 	char *serial = NULL;
 	int ret;
 
@@ -228,6 +224,8 @@ static int bench(struct bench *b, struct err *e)
 	snprintf(b->append, sizeof(b->append), "l1.mode=bench l1.guests=1 l1.npt=%d l1.rounds=%llu",
 		 !b->o.shadow, (unsigned long long)b->o.rounds);
 	if (ret == 0)
+		ret = b->signals = ending_signals_open(e);
+	if (ret >= 0)
 		ret = bench_godwit(b, e);
 	if (ret == 0 && b->o.qemu)
 		ret = bench_qemu(b, e);
@@ -267,6 +265,7 @@ int nested_bench(int argc, char **argv)
 
 	if (!b)
 		return EXIT_FAILED;
+	b->signals = -1;
 	b->o = (struct bench_options){.rounds = 1000, .patience_ns = 300 * NS_PER_S};
 	status = options_parse_or_exit(&syntax, argc, argv, &b->o, &p);
 	if (status < 0) {
@@ -275,6 +274,8 @@ int nested_bench(int argc, char **argv)
 		if (b->nr_runs && show(b, &e) < 0)
 			status = command_fail(&e);
 	}
+	if (b->signals >= 0)
+		close(b->signals);
 	free(b);
 	return status;
 }

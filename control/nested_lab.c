@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "control/ending_signals.h"
 #include "control/nested_life.h"
 #include "vmm/base/buf.h"
 #include "vmm/base/clock.h"
@@ -29,9 +30,14 @@ struct lab {
 
 /* ---- Serial files ---- */
 
+static const char *path_of(const char *serial)
+{
+	return serial + strlen("file:");
+}
+
 static const char *serial_path(const struct lab *l)
 {
-	return l->serial + strlen("file:");
+	return path_of(l->serial);
 }
 
 static void next_serial(struct lab *l)
@@ -86,6 +92,15 @@ static void keep_serial(struct lab *l, const char *path)
 	unlink(path);
 }
 
+/* The guest has not moved, so it goes on to say what it says where it did. */
+static void return_to_serial(struct lab *l, const char *serial)
+{
+	if (!strcmp(l->serial, serial))
+		return;
+	unlink(serial_path(l));
+	snprintf(l->serial, sizeof(l->serial), "%s", serial);
+}
+
 static bool serial_has(const struct lab *l, const char *word)
 {
 	char *text = word ? lab_serial(l) : NULL;
@@ -99,6 +114,8 @@ static bool serial_has(const struct lab *l, const char *word)
 
 static int ill(const struct lab *l, struct err *e)
 {
+	if (ending_signals_take(l->config.signals))
+		return err_set(e, ERR_CANCELLED, EINTR, "interrupted");
 	if (l->error[0])
 		return err_set(e, ERR_STATE, EIO, "the guest died: %s", l->error);
 	return l->life->ill(l, e);
@@ -299,20 +316,22 @@ int lab_move(struct lab *l, const struct migration_params *params, struct lab_mo
 {
 	struct life_pulse before = {.told = 0}, after = {.told = 0};
 	struct vm *moved = NULL;
-	char old_serial[64];
+	char old_serial[sizeof(l->serial)];
 	int ret;
 
 	memset(out, 0, sizeof(*out));
 	l->life->take(l, &before);
-	snprintf(old_serial, sizeof(old_serial), "%s", serial_path(l));
+	memcpy(old_serial, l->serial, sizeof(old_serial));
 	ret = migrate(l, params, out, &moved, e);
-	if (!moved)
+	if (!moved) {
+		return_to_serial(l, old_serial);
 		return ret < 0 ? ret : err_set(e, ERR_STATE, EIO, "the destination has no guest");
+	}
 	if (l->config.vm.nested != NESTED_OFF)
 		ret = vcpu_call(vm_vcpu(l->vm, 0), read_view, &out->stopped, e);
 	vm_free(l->vm);
 	l->vm = moved;
-	keep_serial(l, old_serial);
+	keep_serial(l, path_of(old_serial));
 	if (ret < 0)
 		return ret;
 	l->life->take(l, &after);

@@ -19,6 +19,7 @@ struct lab_config {
 	const char *serial_copy; /* append all serial output to this file; NULL: do not */
 	const char *over;        /* what migrations go over: "unix", "rdma:HOST"; NULL: TCP */
 	uint64_t patience_ns;    /* how long a guest may need to show that it is alive */
+	int signals;             /* ending_signals_open(): one that comes ends all waiting */
 };
 
 struct lab;

@@ -16,6 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "control/ending_signals.h"
 #include "nested/l1/l1_exits.h"
 #include "vmm/base/buf.h"
 #include "vmm/base/clock.h"
@@ -183,6 +184,8 @@ static int start(struct qemu *q, struct err *e)
 		"-append",
 		append,
 		NULL};
+	posix_spawnattr_t attr;
+	sigset_t none;
 	int code;
 
 	snprintf(ram, sizeof(ram),
@@ -192,8 +195,14 @@ static int start(struct qemu *q, struct err *e)
 	snprintf(size, sizeof(size), "%lluB", (unsigned long long)q->config->memory_bytes);
 	snprintf(chardev, sizeof(chardev), "file:%s", q->serial);
 	snprintf(append, sizeof(append), "%s%s", q->config->append, q->counts ? " l1.exits=1" : "");
-	code = posix_spawnp(&q->pid, q->config->program, NULL, NULL, (char **)(uintptr_t)argv,
+	/* What is blocked here is what ends it. */
+	sigemptyset(&none);
+	posix_spawnattr_init(&attr);
+	posix_spawnattr_setsigmask(&attr, &none);
+	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK);
+	code = posix_spawnp(&q->pid, q->config->program, NULL, &attr, (char **)(uintptr_t)argv,
 			    environ);
+	posix_spawnattr_destroy(&attr);
 	if (code == 0)
 		return 0;
 	q->pid = -1;
@@ -249,6 +258,8 @@ static int listen_to_end(struct qemu *q, struct err *e)
 	int ret;
 
 	while ((ret = listen_once(q, e)) == 0 && !has_ended(q)) {
+		if (ending_signals_take(q->config->signals))
+			return err_set(e, ERR_CANCELLED, EINTR, "interrupted");
 		if (waitpid(q->pid, NULL, WNOHANG) == q->pid)
 			return ended_early(q, e);
 		if (clock_now_ns() > deadline)

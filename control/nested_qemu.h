@@ -18,6 +18,7 @@ struct nested_qemu {
 	uint64_t memory_bytes;
 	const char *end; /* it is done when it has said this */
 	uint64_t patience_ns;
+	int signals; /* ending_signals_open(): one that comes ends it; -1: none does */
 };
 
 /* What it said, in *@serial; free() it. Without debugfs (a warning says so) exits stay unknown. */

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "control/command.h"
+#include "control/ending_signals.h"
 #include "control/nested_commands.h"
 #include "control/nested_lab.h"
 #include "control/options.h"
@@ -65,15 +66,15 @@ static const struct syntax syntax = {
 	.about =
 		"Run a hypervisor (L1) with live guests (L2) and migrate it N times, from one VM "
 		"of\n"
-		"this process to the next, stopped wherever it happens to be. After "
-		"each\n"
-		"migration L1 and every L2 must go on; L2 checks its memory all the time, and all\n"
-		"of memory and state is compared by digests before the guest may run.\n"
+		"this process to the next, stopped wherever it happens to be. After each "
+		"migration\n"
+		"L1 and every L2 must go on; L2 checks its memory all the time, and all of memory\n"
+		"and state is compared by digests before the guest may run.\n"
 		"Any other L1 can be named: say with --ready and --alive how it shows its life.",
 	.options = specs,
 	.nr_options = sizeof(specs) / sizeof(specs[0]),
 	.positional = no_positional,
-	.epilogue = "Exit status: 0 all went well, 1 not.",
+	.epilogue = "Exit status: 0 all went well, 1 not, 2 wrong usage, 4 interrupted.",
 };
 
 /* Smallest, largest and all of one duration. */
@@ -94,6 +95,7 @@ struct soak {
 	char kernel[PATH_MAX];
 	struct migration_params params;
 	uint64_t random;
+	int signals;
 	uint32_t done;
 	uint32_t in_l1, in_l2, pending, gif_clear;
 	struct spread total, downtime, l1_gap, l2_gap;
@@ -212,6 +214,7 @@ static int soak(struct soak *s, struct err *e)
 		.over = s->o.over && strcmp(s->o.over, "tcp") ? s->o.over : NULL,
 		.serial_copy = s->o.serial,
 		.patience_ns = s->o.patience_ns,
+		.signals = s->signals,
 	};
 	struct lab *lab;
 	int ret = lab_new(&config, &lab, e);
@@ -228,21 +231,33 @@ static int soak(struct soak *s, struct err *e)
 
 static int check_over(const char *over, struct err *e)
 {
-	if (!over || !strcmp(over, "tcp") || !strcmp(over, "unix") || !strncmp(over, "rdma:", 5))
+	if (!over || !strcmp(over, "tcp") || !strcmp(over, "unix") ||
+	    (!strncmp(over, "rdma:", 5) && over[5]))
 		return 0;
 	return err_set(e, ERR_USAGE, EINVAL, "--over %s: tcp, unix and rdma:HOST exist", over);
 }
 
-static int prepare(struct soak *s, struct err *e)
+static int check_options(const struct soak_options *o, struct err *e)
 {
-	int ret = s->o.kernel ? 0 : lab_l1_path(s->kernel, sizeof(s->kernel), e);
-
-	if (ret == 0 && s->o.kernel && !s->o.ready && !s->o.lines)
-		ret = err_set(
+	if (o->kernel && !o->ready && !o->lines)
+		return err_set(
 			e, ERR_USAGE, EINVAL,
 			"--kernel needs --ready: what L1 says when its guests run; or --lines");
-	if (ret == 0)
-		ret = check_over(s->o.over, e);
+	if (!o->kernel && (o->initrd || o->lines))
+		return err_set(e, ERR_USAGE, EINVAL,
+			       "%s needs --kernel: the bare-metal L1 has no use for it",
+			       o->lines ? "--lines" : "--initrd");
+	if (check_over(o->over, e) < 0)
+		return -e->code;
+	return options_check_writable("serial", o->serial, e);
+}
+
+static int prepare(struct soak *s, struct err *e)
+{
+	int ret = check_options(&s->o, e);
+
+	if (ret == 0 && !s->o.kernel)
+		ret = lab_l1_path(s->kernel, sizeof(s->kernel), e);
 	migration_params_init(&s->params);
 	s->params.verify = !s->o.no_verify;
 	s->params.downtime_limit_ns = s->o.downtime_limit_ns;
@@ -250,8 +265,10 @@ static int prepare(struct soak *s, struct err *e)
 		snprintf(s->params.tracker, sizeof(s->params.tracker), "%s", s->o.tracker);
 	if (ret == 0)
 		ret = migration_params_check(&s->params, e);
+	if (ret == 0)
+		ret = s->signals = ending_signals_open(e);
 	s->random = s->o.seed * 0x9e3779b97f4a7c15ull + 1;
-	return ret;
+	return ret < 0 ? ret : 0;
 }
 
 int nested_soak(int argc, char **argv)
@@ -265,6 +282,7 @@ int nested_soak(int argc, char **argv)
 
 	if (!s)
 		return EXIT_FAILED;
+	s->signals = -1;
 	s->o = (struct soak_options){.count = 100,
 				     .seed = 1,
 				     .append = l1_append,
@@ -279,6 +297,8 @@ int nested_soak(int argc, char **argv)
 		else if (s->done)
 			print_text(s);
 	}
+	if (s->signals >= 0)
+		close(s->signals);
 	free(s);
 	return status;
 }

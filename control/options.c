@@ -153,6 +153,17 @@ enum options_result options_parse(const struct syntax *syntax, int argc, char **
 	return ret ? OPTIONS_ERROR : OPTIONS_OK;
 }
 
+int options_check_writable(const char *option, const char *path, struct err *e)
+{
+	FILE *f = path ? fopen(path, "ae") : NULL;
+
+	if (f)
+		fclose(f);
+	if (f || !path)
+		return 0;
+	return err_set(e, ERR_USAGE, errno, "--%s %s: %s", option, path, strerrordesc_np(errno));
+}
+
 static void print_option(FILE *out, const char *name, const char *value, const char *help)
 {
 	char left[64];

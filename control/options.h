@@ -69,3 +69,7 @@ enum options_result options_parse(const struct syntax *syntax, int argc, char **
 /* As above, but prints help or the error; returns -1 to go on, or the status to exit with. */
 int options_parse_or_exit(const struct syntax *syntax, int argc, char **argv, void *target,
 			  struct positionals *positionals);
+
+/* Can the file at @path, the value of --@option, be written? NULL can. What is made by asking is an
+ * empty file. */
+int options_check_writable(const char *option, const char *path, struct err *e);

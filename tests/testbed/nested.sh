@@ -26,6 +26,24 @@ sed -n '/^$/,$p' "$work/output" | sed 's/^/    /'
 expect "more, by clear-log, shadow paging only" \
 	run soak --count $((count / 2)) --patience "$patience" --dirty clear-log --seed 2 \
 	--append "l1.mode=work l1.guests=2 l1.npt=0 fill=4M ws=1M rate=300 gap=1000 longgap=5000 quiet=1"
+# A user's Ctrl-C.
+# shellcheck disable=SC2317 # called by expect
+interrupted() {
+	local status=0 pid
+	"$godwit" nested soak --count 1000000 --patience "$patience" >"$work/output" 2>&1 &
+	pid=$!
+	children+=("$pid")
+	wait_for 300 "$pid" "$work/output" '^ *1 ' && kill -INT "$pid"
+	wait "$pid" || status=$?
+	((status == 4)) && grep -q 'error: interrupted' "$work/output" &&
+		grep -q '^[0-9]* migrations: ' "$work/output"
+}
+
+# shellcheck disable=SC2317 # called by expect
+labs_are_gone() { ! compgen -G '/tmp/godwit-lab.*' >&2; }
+
+expect "one that is interrupted says so, and how far it came" interrupted
+expect "and leaves nothing in /tmp" labs_are_gone
 expect "no exit table for a file that cannot be written" \
 	grep -q "/nowhere/x: No such file" <(run bench --save /nowhere/x; cat "$work/output")
 expect "nor for a QEMU that is not there" grep -q "no such program" <(run bench --qemu /nowhere; cat "$work/output")

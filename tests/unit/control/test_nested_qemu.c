@@ -1,6 +1,8 @@
 /* nested_qemu.c with shell scripts for QEMU: what comes back, and what is said when nothing does.
  */
+#include <errno.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -8,10 +10,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
+#include "control/ending_signals.h"
 #include "control/nested_qemu.h"
 #include "vmm/base/clock.h"
 
@@ -24,7 +28,7 @@ struct fake {
 
 /* @line is what the script does with the FIFO that it is to write to, "$serial", and the file that
  * is to be the guest's memory, "$memory". */
-static int run(struct fake *f, const char *line)
+static int run_until(struct fake *f, const char *line, int signals)
 {
 	FILE *out;
 	int fd, ret;
@@ -34,7 +38,8 @@ static int run(struct fake *f, const char *line)
 				      .append = "l1.mode=bench",
 				      .memory_bytes = 1 << 20,
 				      .end = "bench end",
-				      .patience_ns = 60 * NS_PER_S},
+				      .patience_ns = 60 * NS_PER_S,
+				      .signals = signals},
 			   .e = ERR_INIT};
 	fd = mkstemp(f->path);
 	assert_true(fd >= 0);
@@ -50,6 +55,11 @@ static int run(struct fake *f, const char *line)
 	ret = nested_qemu_run(&f->config, &f->said, &f->e);
 	unlink(f->path);
 	return ret;
+}
+
+static int run(struct fake *f, const char *line)
+{
+	return run_until(f, line, -1);
 }
 
 static void fails(const char *line, const char *says)
@@ -114,6 +124,25 @@ static void an_answer_outside_its_memory(void **state)
 	      "asks and does not say where");
 }
 
+/* A user's Ctrl-C: it does not go on behind our back, and has the signals it needs to be ended. */
+static void one_that_is_interrupted(void **state)
+{
+	struct err e = ERR_INIT;
+	int signals = ending_signals_open(&e);
+	struct fake f;
+
+	(void)state;
+	assert_true(signals >= 0);
+	assert_int_equal(kill(getpid(), SIGTERM), 0);
+	assert_true(run_until(&f, "exec sleep 60", signals) < 0);
+	assert_int_equal(f.e.kind, ERR_CANCELLED);
+	assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);
+	assert_int_equal(errno, ECHILD);
+	assert_int_equal(run(&f, "kill $$; printf 'bench end' >\"$serial\""), -EIO);
+	assert_non_null(strstr(f.e.msg, "ended early"));
+	close(signals);
+}
+
 static void one_that_is_not_there(void **state)
 {
 	struct nested_qemu config = {.program = "/nonexistent/qemu",
@@ -121,7 +150,8 @@ static void one_that_is_not_there(void **state)
 				     .append = "",
 				     .memory_bytes = 1 << 20,
 				     .end = "bench end",
-				     .patience_ns = NS_PER_S};
+				     .patience_ns = NS_PER_S,
+				     .signals = -1};
 	struct err e = ERR_INIT;
 	char *said = NULL;
 
@@ -139,6 +169,7 @@ int main(void)
 		cmocka_unit_test(one_that_ends_early),
 		cmocka_unit_test(one_that_asks_before_it_says_where),
 		cmocka_unit_test(an_answer_outside_its_memory),
+		cmocka_unit_test(one_that_is_interrupted),
 		cmocka_unit_test(one_that_is_not_there),
 	};
 
