@@ -125,22 +125,34 @@ int qmp_socket_listen(const char *path, struct err *e)
 	return fd;
 }
 
+static bool is_socket(const char *path)
+{
+	struct stat st;
+
+	return stat(path, &st) == 0 && S_ISSOCK(st.st_mode);
+}
+
 static int connect_failed(const char *path, struct err *e)
 {
-	switch (errno) {
+	int code = errno;
+
+	switch (code) {
 	case ENOENT:
 		return err_set(e, ERR_PEER, ENOENT,
 			       "there is no QMP socket %s: was the guest started with --qmp "
 			       "unix:%s?",
 			       path, path);
-	case ECONNREFUSED:
+	case ECONNREFUSED: /* so it is for what is no socket, too */
+		if (!is_socket(path))
+			return err_set(e, ERR_USAGE, ENOTSOCK, "%s is not a QMP socket", path);
 		return err_set(e, ERR_PEER, ECONNREFUSED,
 			       "nobody serves %s any more: the VMM behind it has ended", path);
 	case EACCES:
 		return err_set(e, ERR_SYS, EACCES,
 			       "no permission for %s: use the account that runs the VMM", path);
 	default:
-		return err_sys(e, "cannot connect to %s", path);
+		return err_set(e, ERR_SYS, code, "cannot connect to %s: %s", path,
+			       strerrordesc_np(code));
 	}
 }
 

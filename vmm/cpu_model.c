@@ -376,9 +376,8 @@ static int check_host(const char *spec, const struct features *f, const struct c
 					   list, sizeof(list));
 	if (!list[0])
 		return 0;
-	return err_set(e, ERR_UNSUPPORTED, ENOTSUP,
-		       "CPU model %.100s: this host's KVM lacks %s (see 'godwit doctor')", spec,
-		       list);
+	return err_set(e, ERR_UNSUPPORTED, ENOTSUP, "CPU model %.100s: this host's KVM lacks %s",
+		       spec, list);
 }
 
 int cpu_model_apply(const char *text, const struct cpuid *host, struct cpuid *out, struct err *e)
