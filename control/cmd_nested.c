@@ -193,7 +193,9 @@ int cmd_nested(int argc, char **argv)
 
 	if (argc < 2)
 		return usage(stderr, EXIT_USAGE);
-	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))
+	if (!strcmp(argv[1], "help") && argc > 2)
+		command_turn_help(argc, argv);
+	if (!strcmp(argv[1], "help") || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))
 		return usage(stdout, EXIT_OK);
 	for (size_t i = 0; i < NR_COMMANDS; i++)
 		if (!strcmp(argv[1], commands[i].name))

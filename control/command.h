@@ -29,6 +29,9 @@ int cmd_ctl(int argc, char **argv);
 int cmd_nested(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
 
+/* "help X Y" becomes "X Y --help": argv[1] is the word help, and others follow it. */
+void command_turn_help(int argc, char **argv);
+
 /* Print "godwit: error: MESSAGE" once, at the top; returns the exit status for that kind of error.
  */
 int command_fail(const struct err *e);

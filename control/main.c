@@ -1,7 +1,10 @@
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "control/command.h"
 #include "control/suggest.h"
@@ -11,7 +14,7 @@ static const struct command commands[] = {
 	{"receive", "take one guest from another godwit and run it", cmd_receive},
 	{"migrate", "move a running guest to another godwit", cmd_migrate},
 	{"ctl", "send one QMP command to a running guest's VMM", cmd_ctl},
-	{"nested", "guests that are hypervisors: probe, soak, bench", cmd_nested},
+	{"nested", "guests that are hypervisors: probe, soak, bench, view", cmd_nested},
 	{"doctor", "what this host can do, and how to get what it lacks", cmd_doctor},
 };
 
@@ -25,7 +28,7 @@ static void print_usage(FILE *out)
 	for (size_t i = 0; i < NR_COMMANDS; i++)
 		fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].summary);
 	fputs("\n"
-	      "'godwit COMMAND --help' explains a command; 'godwit --version' prints the version.\n"
+	      "'godwit help COMMAND' explains one; 'godwit --version' prints the version.\n"
 	      "\n"
 	      "Sizes take K, M, G, T; times ns, us, ms, s; rates Mbps, Gbps, MB/s.\n"
 	      "GODWIT_LOG=error|warning|info|debug sets how much is said on standard error.\n"
@@ -50,14 +53,14 @@ static int unknown_command(const char *name)
 	return command_fail(&e);
 }
 
-int main(int argc, char **argv)
+static int dispatch(int argc, char **argv)
 {
-	/* A peer that goes away is an error from write(2), never the end of the process. */
-	signal(SIGPIPE, SIG_IGN);
 	if (argc < 2) {
 		print_usage(stderr);
 		return EXIT_USAGE;
 	}
+	if (!strcmp(argv[1], "help") && argc > 2)
+		command_turn_help(argc, argv);
 	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
 		print_usage(stdout);
 		return EXIT_OK;
@@ -70,4 +73,33 @@ int main(int argc, char **argv)
 		if (!strcmp(argv[1], commands[i].name))
 			return commands[i].run(argc - 1, argv + 1);
 	return unknown_command(argv[1]);
+}
+
+/* A reader who has gone away (head(1)) has read enough. */
+static bool reader_has_gone(void)
+{
+	struct pollfd out = {.fd = STDOUT_FILENO, .events = POLLOUT};
+
+	return poll(&out, 1, 0) > 0 && out.revents & POLLERR;
+}
+
+/* What was to be printed is what most commands are for: a full disk is no success. */
+static int conclude(int status)
+{
+	struct err e = ERR_INIT;
+
+	fflush(stdout);
+	if (status != EXIT_OK || !ferror(stdout) || reader_has_gone())
+		return status;
+	err_set(&e, ERR_SYS, EIO,
+		"standard output cannot be written: what was to be said there is not whole; all "
+		"else is done");
+	return command_fail(&e);
+}
+
+int main(int argc, char **argv)
+{
+	/* A peer that goes away is an error from write(2), never the end of the process. */
+	signal(SIGPIPE, SIG_IGN);
+	return conclude(dispatch(argc, argv));
 }
