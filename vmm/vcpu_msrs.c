@@ -147,14 +147,6 @@ int msr_set(int vcpu_fd, uint32_t index, uint64_t value, struct err *e)
 	return nr == 1 ? 0 : refused("set", index, value, e);
 }
 
-static bool listed(const struct msr_list *list, uint32_t index)
-{
-	for (uint32_t i = 0; i < list->nr; i++)
-		if (list->index[i] == index)
-			return true;
-	return false;
-}
-
 /*
  * Left out though KVM lists them:
  *  - the TSC and its deadline, which have their own places in the order;
@@ -192,35 +184,87 @@ static bool excluded(uint32_t index)
 	return false;
 }
 
-/* A register that cannot be read has no state; one that does not take back what it reads as is a
- * fact about the host, not state of the guest. */
-static void consider(int vcpu_fd, uint32_t index, struct msr_list *list)
+static bool listed(const struct msr_values *v, uint32_t index)
 {
-	uint64_t value;
-
-	if (excluded(index) || list->nr == VCPU_MAX_MSRS || listed(list, index))
-		return;
-	if (get_one(vcpu_fd, index, &value) == 1 && set_one(vcpu_fd, index, value) == 1)
-		list->index[list->nr++] = index;
+	for (uint32_t i = 0; i < v->nr; i++)
+		if (v->index[i] == index)
+			return true;
+	return false;
 }
 
-int msr_list_probe(int kvm_fd, int vcpu_fd, struct msr_list *out, struct err *e)
+static void consider(struct msr_values *v, uint32_t index)
 {
-	uint64_t deadline;
+	if (!excluded(index) && v->nr < VCPU_MAX_MSRS && !listed(v, index))
+		v->index[v->nr++] = index;
+}
+
+static int list_candidates(int kvm_fd, struct msr_values *v, struct err *e)
+{
 	uint32_t *indices;
 	uint32_t nr;
 	int ret = kvm_msr_index_list(kvm_fd, &indices, &nr, e);
 
 	if (ret < 0)
 		return ret;
-	out->nr = 0;
 	for (uint32_t i = 0; i < nr; i++)
-		consider(vcpu_fd, indices[i], out);
+		consider(v, indices[i]);
 	free(indices);
 	for (size_t i = 0; i < sizeof(unlisted) / sizeof(unlisted[0]); i++)
-		consider(vcpu_fd, unlisted[i], out);
+		consider(v, unlisted[i]);
 	for (uint32_t i = 0; i < 4 * VCPU_NR_MCE_BANKS; i++)
-		consider(vcpu_fd, MSR_IA32_MC0_CTL + i, out);
+		consider(v, MSR_IA32_MC0_CTL + i);
+	return 0;
+}
+
+/* KVM_GET_MSRS or KVM_SET_MSRS for as many of @v from @at on as one call takes. How many KVM took:
+ * it stops at the first that it does not. */
+static int transfer(int vcpu_fd, unsigned long request, const struct msr_values *v, uint32_t at,
+		    struct msr_batch *b)
+{
+	b->head.nmsrs = v->nr - at < MSR_BATCH ? v->nr - at : MSR_BATCH;
+	for (uint32_t i = 0; i < b->head.nmsrs; i++)
+		b->entries[i] =
+			(struct kvm_msr_entry){.index = v->index[at + i], .data = v->value[at + i]};
+	return ioctl(vcpu_fd, request, b);
+}
+
+/* Keep of @v what KVM takes. */
+static int sift(int vcpu_fd, unsigned long request, struct msr_values *v, struct err *e)
+{
+	uint32_t nr_kept = 0;
+	struct msr_batch b;
+
+	for (uint32_t at = 0; at < v->nr;) {
+		int nr = transfer(vcpu_fd, request, v, at, &b);
+
+		if (nr < 0)
+			return err_sys(e, "trying out which MSRs KVM takes");
+		for (uint32_t i = 0; i < (uint32_t)nr; i++, nr_kept++) {
+			v->index[nr_kept] = b.entries[i].index;
+			v->value[nr_kept] = b.entries[i].data;
+		}
+		at += (uint32_t)nr + ((uint32_t)nr < b.head.nmsrs);
+	}
+	v->nr = nr_kept;
+	return 0;
+}
+
+/* A register that cannot be read has no state; one that does not take back what it reads as is a
+ * fact about the host, not state of the guest. */
+int msr_list_probe(int kvm_fd, int vcpu_fd, struct msr_list *out, struct err *e)
+{
+	struct msr_values v = {.nr = 0};
+	uint64_t deadline;
+	int ret = list_candidates(kvm_fd, &v, e);
+
+	if (ret == 0)
+		ret = sift(vcpu_fd, KVM_GET_MSRS, &v, e);
+	if (ret == 0)
+		ret = sift(vcpu_fd, KVM_SET_MSRS, &v, e);
+	if (ret < 0)
+		return ret;
+	out->nr = v.nr;
+	memcpy(out->index, v.index, v.nr * sizeof(v.index[0]));
 	/* Last, because loading goes in this order: the deadline arms a timer by the TSC and by
 	 * the LAPIC's mode, both of which must be there before. */
 	if (out->nr < VCPU_MAX_MSRS && get_one(vcpu_fd, MSR_TSC_DEADLINE, &deadline) == 1)
@@ -232,16 +276,11 @@ int msrs_save(int vcpu_fd, const struct msr_list *list, struct msr_values *out, 
 {
 	struct msr_batch b;
 
-	out->nr = list->nr;
+	*out = (struct msr_values){.nr = list->nr};
 	memcpy(out->index, list->index, list->nr * sizeof(list->index[0]));
 	for (uint32_t at = 0; at < list->nr; at += b.head.nmsrs) {
-		int nr;
+		int nr = transfer(vcpu_fd, KVM_GET_MSRS, out, at, &b);
 
-		b.head = (struct kvm_msrs){.nmsrs = list->nr - at < MSR_BATCH ? list->nr - at
-									      : MSR_BATCH};
-		for (uint32_t i = 0; i < b.head.nmsrs; i++)
-			b.entries[i] = (struct kvm_msr_entry){.index = list->index[at + i]};
-		nr = ioctl(vcpu_fd, KVM_GET_MSRS, &b);
 		if (nr < 0)
 			return err_sys(e, "KVM_GET_MSRS");
 		if ((uint32_t)nr < b.head.nmsrs)
@@ -257,15 +296,8 @@ int msrs_load(int vcpu_fd, const struct msr_values *v, struct err *e)
 	struct msr_batch b;
 
 	for (uint32_t at = 0; at < v->nr; at += b.head.nmsrs) {
-		int nr;
+		int nr = transfer(vcpu_fd, KVM_SET_MSRS, v, at, &b);
 
-		b.head =
-			(struct kvm_msrs){.nmsrs = v->nr - at < MSR_BATCH ? v->nr - at : MSR_BATCH};
-		for (uint32_t i = 0; i < b.head.nmsrs; i++)
-			b.entries[i] = (struct kvm_msr_entry){.index = v->index[at + i],
-							      .data = v->value[at + i]};
-		/* KVM stops at the first one it does not take and says how many it took. */
-		nr = ioctl(vcpu_fd, KVM_SET_MSRS, &b);
 		if (nr < 0)
 			return err_sys(e, "KVM_SET_MSRS");
 		if ((uint32_t)nr < b.head.nmsrs)
