@@ -7,6 +7,7 @@
 #include "control/command.h"
 #include "control/session_state.h"
 #include "vmm/base/log.h"
+#include "vmm/blank.h"
 #include "vmm/mem_prealloc.h"
 
 #define PROGRESS_MS 200
@@ -171,6 +172,7 @@ void session_free(struct session *s)
 		vm_free(s->vm);
 	}
 	guest_mem_free(s->memory);
+	vm_blank_free(s->blank);
 	/* Every thread that posts is gone. */
 	if (s->mailbox)
 		mailbox_close(s->mailbox);

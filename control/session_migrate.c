@@ -5,6 +5,7 @@
 #include "control/command.h"
 #include "control/session_state.h"
 #include "vmm/base/log.h"
+#include "vmm/blank.h"
 
 /* Engine thread. */
 static void on_status(void *ctx, enum migration_status status)
@@ -160,8 +161,19 @@ static int build(void *ctx, struct vm_config *config, struct vm **vm, struct err
 		return ret;
 	config->serial = s->config.vm.serial;
 	config->memory = s->memory;
+	config->blank = s->blank;
 	s->memory = NULL;
+	s->blank = NULL;
 	return vm_new(config, session_on_vm_event, s, vm, e);
+}
+
+/* Not being able to is no failure yet: whoever sends a guest has to hear of it. */
+static void make_blank(struct session *s)
+{
+	struct err e = ERR_INIT;
+
+	if (!s->blank && vm_blank_new(&s->blank, &e) < 0)
+		log_info("no machine made ahead: %s", e.msg);
 }
 
 int session_listen(struct session *s, const char *uri_text, struct err *e)
@@ -193,6 +205,7 @@ int session_listen(struct session *s, const char *uri_text, struct err *e)
 		ret = link_listen(&uri, &s->listener, e);
 	if (ret < 0)
 		return ret;
+	make_blank(s);
 	ret = migration_destination_start(s->listener, &config, &s->destination, e);
 	if (ret < 0) {
 		link_listener_free(s->listener);

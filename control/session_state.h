@@ -24,7 +24,8 @@ struct session {
 	/* Allocated for a machine that is yet to be made; or NULL. A destination's engine takes it,
 	 * and nobody else looks while there is one. */
 	struct guest_mem *memory;
-	struct vm *vm; /* NULL until an incoming one has arrived */
+	struct vm_blank *blank; /* likewise */
+	struct vm *vm;          /* NULL until an incoming one has arrived */
 	struct migration_settings settings;
 	struct migration_source *source;
 	struct migration_destination *destination;

@@ -260,16 +260,19 @@ static int start_thread(struct vcpu *v, struct err *e)
 	return 0;
 }
 
-static int create(struct vcpu *v, struct err *e)
+int vcpu_create(int vm_fd, uint32_t id, int *fd, struct err *e)
+{
+	*fd = ioctl(vm_fd, KVM_CREATE_VCPU, (unsigned long)id);
+	return *fd < 0 ? err_sys(e, "cannot create vCPU %u", id) : 0;
+}
+
+static int map_run_area(struct vcpu *v, struct err *e)
 {
 	int bytes = ioctl(v->config.kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
 	void *run;
 
 	if (bytes < (int)sizeof(struct kvm_run))
 		return err_sys(e, "KVM_GET_VCPU_MMAP_SIZE says %d", bytes);
-	v->fd = ioctl(v->config.vm_fd, KVM_CREATE_VCPU, (unsigned long)v->config.id);
-	if (v->fd < 0)
-		return err_sys(e, "cannot create vCPU %u", v->config.id);
 	v->run_bytes = (size_t)bytes;
 	run = mmap(NULL, v->run_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, v->fd, 0);
 	if (run == MAP_FAILED)
@@ -293,17 +296,19 @@ int vcpu_new(const struct vcpu_config *config, struct vcpu **out, struct err *e)
 	struct vcpu *v = calloc(1, sizeof(*v));
 	int ret;
 
-	if (!v)
+	if (!v) {
+		close(config->fd);
 		return err_set(e, ERR_SYS, ENOMEM, "out of memory for vCPU %u", config->id);
+	}
 	v->config = *config;
-	v->fd = -1;
+	v->fd = config->fd;
 	atomic_init(&v->want_pause, true);
 	pthread_mutex_init(&v->lock, NULL);
 	init_monotonic(&v->to_vcpu);
 	pthread_cond_init(&v->to_controller, NULL);
 	ret = install_kick_handler(e);
 	if (ret == 0)
-		ret = create(v, e);
+		ret = map_run_area(v, e);
 	if (ret == 0)
 		ret = start_thread(v, e);
 	if (ret < 0) {
@@ -333,8 +338,7 @@ void vcpu_free(struct vcpu *v)
 		end_thread(v);
 	if (v->run)
 		munmap(v->run, v->run_bytes);
-	if (v->fd >= 0)
-		close(v->fd);
+	close(v->fd);
 	pthread_cond_destroy(&v->to_controller);
 	pthread_cond_destroy(&v->to_vcpu);
 	pthread_mutex_destroy(&v->lock);

@@ -26,7 +26,7 @@ enum vcpu_stop {
 
 struct vcpu_config {
 	int kvm_fd;
-	int vm_fd;
+	int fd; /* from vcpu_create(); vcpu_new() takes it over, also on failure */
 	uint32_t id;
 	struct bus *bus;
 	/* true from a handler means: park before the next guest instruction. */
@@ -36,7 +36,10 @@ struct vcpu_config {
 	void *ctx;
 };
 
-/* Creates the vCPU and its thread, paused. */
+/* The vCPU itself, KVM's part of it. */
+int vcpu_create(int vm_fd, uint32_t id, int *fd, struct err *e);
+
+/* Gives it a thread, paused. */
 int vcpu_new(const struct vcpu_config *config, struct vcpu **out, struct err *e);
 void vcpu_free(struct vcpu *v);
 

@@ -6,13 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <unistd.h>
 
 #include "vmm/acpi/acpi.h"
+#include "vmm/blank.h"
 #include "vmm/boot/boot.h"
 #include "vmm/cpu_reset.h"
 #include "vmm/dev/devices.h"
-#include "vmm/irqchip.h"
 #include "vmm/kvm.h"
 #include "vmm/smm.h"
 
@@ -42,25 +41,27 @@ static int copy_config(const struct vm_config *from, struct vm_config *to, struc
 	return copy_string(from->serial, &to->serial, e);
 }
 
-static int create_kvm_vm(struct vm *vm, struct err *e)
+static int check_nr_cpus(const struct vm *vm, struct err *e)
 {
-	int max;
-	int ret = kvm_open(&vm->kvm_fd, e);
+	int max = kvm_check(vm->kvm_fd, KVM_CAP_MAX_VCPUS);
+
+	if (vm->config.nr_cpus >= 1 && vm->config.nr_cpus <= VM_MAX_CPUS &&
+	    (!max || vm->config.nr_cpus <= (uint32_t)max))
+		return 0;
+	return err_set(e, ERR_USAGE, EINVAL, "%u vCPUs: must be 1 to %d", vm->config.nr_cpus,
+		       max && max < VM_MAX_CPUS ? max : VM_MAX_CPUS);
+}
+
+static int begin_with_blank(struct vm *vm, struct err *e)
+{
+	int ret = vm->blank ? 0 : vm_blank_new(&vm->blank, e);
 
 	if (ret < 0)
 		return ret;
-	max = kvm_check(vm->kvm_fd, KVM_CAP_MAX_VCPUS);
-	if (vm->config.nr_cpus < 1 || vm->config.nr_cpus > VM_MAX_CPUS ||
-	    (max && vm->config.nr_cpus > (uint32_t)max))
-		return err_set(e, ERR_USAGE, EINVAL, "%u vCPUs: must be 1 to %d",
-			       vm->config.nr_cpus, max && max < VM_MAX_CPUS ? max : VM_MAX_CPUS);
-	do {
-		vm->fd = ioctl(vm->kvm_fd, KVM_CREATE_VM, 0);
-	} while (vm->fd < 0 && errno == EINTR); /* a signal while KVM waits for its lock */
-	if (vm->fd < 0)
-		return err_sys(e, "KVM cannot create a virtual machine");
+	vm->kvm_fd = vm->blank->kvm_fd;
+	vm->fd = vm->blank->vm_fd;
 	vm->nr_spaces = vm->config.test_devices ? smm_nr_address_spaces(vm->fd) : 1;
-	return 0;
+	return check_nr_cpus(vm, e);
 }
 
 static void set_irq(void *ctx, uint32_t gsi, bool level)
@@ -88,12 +89,10 @@ static void note_host(struct vm *vm)
 static int build(struct vm *vm, struct err *e)
 {
 	struct vcpu_config cpu = {.on_stop = vm_cpu_stopped, .ctx = vm};
-	int ret = create_kvm_vm(vm, e);
+	int ret = begin_with_blank(vm, e);
 
 	if (ret == 0 && !vm->mem)
 		ret = guest_mem_new(vm->config.memory_bytes, &vm->mem, e);
-	if (ret == 0)
-		ret = irqchip_create(vm->fd, e);
 	if (ret == 0)
 		ret = bus_new(&vm->bus, e);
 	if (ret < 0)
@@ -105,7 +104,6 @@ static int build(struct vm *vm, struct err *e)
 				       .request = vm_machine_request,
 				       .add_ioeventfd = vm_add_ioeventfd};
 	cpu.kvm_fd = vm->kvm_fd;
-	cpu.vm_fd = vm->fd;
 	cpu.bus = vm->bus;
 	ret = vm_make_cpus(vm, &cpu, e);
 	if (ret == 0)
@@ -129,10 +127,11 @@ int vm_new(const struct vm_config *config, vm_event_fn on_event, void *ctx, stru
 
 	if (!vm) {
 		guest_mem_free(config->memory);
+		vm_blank_free(config->blank);
 		return err_set(e, ERR_SYS, ENOMEM, "out of memory");
 	}
 	vm->mem = config->memory;
-	vm->kvm_fd = vm->fd = -1;
+	vm->blank = config->blank;
 	vm->on_event = on_event;
 	vm->event_ctx = ctx;
 	pthread_mutex_init(&vm->verbs, NULL);
@@ -166,11 +165,8 @@ void vm_free(struct vm *vm)
 	bus_free(vm->bus);
 	mem_slots_free(vm->slots);
 	/* The VM before its memory: KVM must not map what is being unmapped. */
-	if (vm->fd >= 0)
-		close(vm->fd);
+	vm_blank_free(vm->blank);
 	guest_mem_free(vm->mem);
-	if (vm->kvm_fd >= 0)
-		close(vm->kvm_fd);
 	pthread_mutex_destroy(&vm->requests);
 	pthread_mutex_destroy(&vm->verbs);
 	boot_image_free(vm->image);

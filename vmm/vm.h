@@ -23,6 +23,7 @@ struct boot_image;
 struct disk;
 struct nested_view;
 struct vm;
+struct vm_blank;
 struct vcpu;
 
 /* Strings are copied by vm_new, and so are the files of the image. */
@@ -30,6 +31,7 @@ struct vm_config {
 	uint64_t memory_bytes;
 	struct guest_mem *memory; /* of memory_bytes, taken over by vm_new, also on failure; NULL:
 				   * it makes some */
+	struct vm_blank *blank;   /* likewise (vmm/blank.h) */
 	uint32_t nr_cpus;
 	bool debug_exit;         /* isa-debug-exit at port 0xf4 */
 	bool test_devices;       /* what kvm-unit-tests expect of QEMU's pc-testdev machine */

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <sys/ioctl.h>
 
+#include "vmm/blank.h"
 #include "vmm/cpu_model.h"
 #include "vmm/cpu_reset.h"
 #include "vmm/kvm.h"
@@ -90,12 +91,24 @@ static int keep_power_on(int fd, struct vm *vm, struct vm_cpu *cpu, struct err *
 	return cpu_keep_power_on(fd, &vm->caps, &cpu->power_on, e);
 }
 
+/* The first one is there already. */
+static int create(struct vm *vm, uint32_t id, int *fd, struct err *e)
+{
+	if (id > 0)
+		return vcpu_create(vm->fd, id, fd, e);
+	*fd = vm->blank->vcpu_fd;
+	vm->blank->vcpu_fd = -1;
+	return 0;
+}
+
 static int make_cpu(struct vm *vm, const struct vcpu_config *config, uint32_t id, struct err *e)
 {
 	struct vcpu_config c = *config;
 	struct vm_cpu *cpu = &vm->cpus[id];
-	int ret;
+	int ret = create(vm, id, &c.fd, e);
 
+	if (ret < 0)
+		return ret;
 	c.id = id;
 	ret = vcpu_new(&c, &cpu->vcpu, e);
 	if (ret < 0)

@@ -42,6 +42,7 @@ struct vm {
 	struct vm_config config; /* owns its serial; what is to boot is in image */
 	vm_event_fn on_event;
 	void *event_ctx;
+	struct vm_blank *blank; /* what it was made of: owns the two descriptors */
 	int kvm_fd;
 	int fd;
 	struct guest_mem *mem;

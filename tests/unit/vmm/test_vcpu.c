@@ -108,7 +108,7 @@ static struct rig *rig_new(const uint8_t *code, size_t len)
 	assert_int_equal(bus_add(r->bus, BUS_MMIO, MMIO_GPA, 4096, "rig", &rig_ops, r, &e), 0);
 	assert_int_equal(guest_mem_write(r->mem, CODE_GPA, code, len, &e), 0);
 	config.kvm_fd = r->kvm_fd;
-	config.vm_fd = r->vm_fd;
+	assert_int_equal(vcpu_create(r->vm_fd, 0, &config.fd, &e), 0);
 	config.bus = r->bus;
 	assert_int_equal(vcpu_new(&config, &r->vcpu, &e), 0);
 	assert_int_equal(vcpu_call(r->vcpu, start_at_code, NULL, &e), 0);
