@@ -87,6 +87,16 @@ static inline bool fake_wait_line(struct fake_machine *f, uint32_t gsi, bool lev
 	return fake_line(f, gsi) == level;
 }
 
+static inline bool fake_wait_raised(struct fake_machine *f, uint32_t gsi, int nr,
+				    uint64_t timeout_ns)
+{
+	uint64_t end = clock_now_ns() + timeout_ns;
+
+	while (fake_raised(f, gsi) < nr && clock_now_ns() < end)
+		clock_sleep_until_ns(clock_now_ns() + NS_PER_MS);
+	return fake_raised(f, gsi) >= nr;
+}
+
 static inline uint32_t io_in(struct fake_machine *f, uint16_t port, uint32_t len)
 {
 	uint32_t value = 0;
