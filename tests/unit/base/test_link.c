@@ -17,6 +17,8 @@
 #include "vmm/base/clock.h"
 #include "vmm/base/link.h"
 
+#define PATIENCE_NS (60 * NS_PER_S)
+
 struct pair {
 	struct cancel *cancel;
 	struct link *a; /* with the cancellation token */
@@ -240,8 +242,8 @@ static void connect_and_talk(const char *where)
 	assert_int_equal(uri_parse(where, &uri, &e), 0);
 	assert_int_equal(link_listen(&uri, &ll, &e), 0);
 	assert_int_equal(uri_parse(link_listener_address(ll), &uri, &e), 0);
-	assert_int_equal(link_connect(&uri, NS_PER_S, NULL, &client, &e), 0);
-	assert_int_equal(link_accept(ll, NULL, NS_PER_S, NULL, &server, &e), 0);
+	assert_int_equal(link_connect(&uri, PATIENCE_NS, NULL, &client, &e), 0);
+	assert_int_equal(link_accept(ll, NULL, PATIENCE_NS, NULL, &server, &e), 0);
 	assert_int_equal(link_send(client, "hi", 2, &e), 0);
 	assert_int_equal(link_recv(server, got, 2, &e), 0);
 	assert_memory_equal(got, "hi", 2);
@@ -276,7 +278,7 @@ static void test_within_the_host_nothing_paces(void **state)
 	assert_int_equal(uri_parse("tcp:127.0.0.1:0", &uri, &e), 0);
 	assert_int_equal(link_listen(&uri, &ll, &e), 0);
 	assert_int_equal(uri_parse(link_listener_address(ll), &uri, &e), 0);
-	assert_int_equal(link_connect(&uri, NS_PER_S, NULL, &client, &e), 0);
+	assert_int_equal(link_connect(&uri, PATIENCE_NS, NULL, &client, &e), 0);
 	assert_int_equal(getsockopt(link_fd(client), IPPROTO_TCP, TCP_CONGESTION, algorithm, &len),
 			 0);
 	assert_string_equal(algorithm, "reno");
@@ -292,7 +294,7 @@ static void test_refused_says_what_to_do(void **state)
 
 	(void)state;
 	assert_int_equal(uri_parse("unix:/tmp/godwit-nobody-listens-here", &uri, &e), 0);
-	assert_true(link_connect(&uri, NS_PER_S, NULL, &l, &e) < 0);
+	assert_true(link_connect(&uri, PATIENCE_NS, NULL, &l, &e) < 0);
 	assert_int_equal(e.kind, ERR_PEER);
 	assert_non_null(strstr(e.msg, "godwit receive unix:/tmp/godwit-nobody-listens-here"));
 }

@@ -76,7 +76,7 @@ static void read_all(struct disk_queue *q, struct request *all)
 	while (disk_queue_in_flight(q)) {
 		struct pollfd fd = {.fd = disk_queue_fd(q), .events = POLLIN};
 
-		assert_int_equal(poll(&fd, 1, 10000), 1);
+		assert_int_equal(poll(&fd, 1, 60000), 1);
 		disk_queue_reap(q);
 	}
 	for (uint32_t i = 0; i < NR; i++) {

@@ -11,7 +11,7 @@
 
 #include "tests/unit/dev/fake_machine.h"
 
-#define SERIAL_WAIT_NS (5 * NS_PER_S)
+#define SERIAL_WAIT_NS (60 * NS_PER_S)
 
 /* A receiver that takes at most `room` bytes. */
 struct sink {

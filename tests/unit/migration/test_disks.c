@@ -50,7 +50,7 @@ static void connect_pair(struct pair *p, struct link **a, struct link **b)
 
 static void start(struct pair *p, const struct images *im, const char *copy)
 {
-	struct disk_sender_config s = {.set = &p->source_set, .stall_timeout_ns = 5 * NS_PER_S};
+	struct disk_sender_config s = {.set = &p->source_set, .stall_timeout_ns = 60 * NS_PER_S};
 	struct disk_receiver_config r = {.set = &p->destination_set};
 	struct err e = ERR_INIT;
 	struct link *link;

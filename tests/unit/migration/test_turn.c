@@ -42,14 +42,24 @@ static void without_a_mark_nobody_waits(void **state)
 	need_kvm();
 	tiny_new(&t, 1, counter, sizeof(counter));
 	before = nr_sleeps();
-	turn_await(&turn, t.vm);
-	assert_int_equal(nr_sleeps(), before);
+	for (int i = 0; i < 100; i++)
+		turn_await(&turn, t.vm);
+	assert_true(nr_sleeps() - before < 10); /* for memory, say */
 	tiny_free(&t);
 }
 
-/* On a busy machine the guest may have waited after all: then for a few tries. */
+/* As if the mark had been set @cpu_ns ago, and the vCPU had run ever since. */
+static struct turn marked_before(struct vm *vm, uint64_t cpu_ns)
+{
+	return (struct turn){.at_ns = clock_now_ns() - cpu_ns,
+			     .cpu_ns = {vcpu_cpu_time_ns(vm_vcpu(vm, 0)) - cpu_ns}};
+}
+
+/* Who shares its processor with others runs when we do not: that it ran all the time is said, not
+ * waited for. What this thread itself waits between here and there makes it a late look. */
 static void who_runs_is_not_held_up(void **state)
 {
+	uint64_t deadline = clock_now_ns() + 60 * NS_PER_S;
 	bool seen = false;
 	struct tiny t;
 
@@ -57,14 +67,12 @@ static void who_runs_is_not_held_up(void **state)
 	need_kvm();
 	tiny_new(&t, 1, counter, sizeof(counter));
 	must(vm_resume(t.vm, e));
-	tiny_wait_moving(&t);
-	for (int i = 0; i < 1000 && !seen; i++) {
-		struct turn turn;
-		long before;
+	while (vcpu_cpu_time_ns(vm_vcpu(t.vm, 0)) < 10 * NS_PER_MS && clock_now_ns() < deadline)
+		usleep(1000);
+	while (!seen && clock_now_ns() < deadline) {
+		struct turn turn = marked_before(t.vm, 10 * NS_PER_MS);
+		long before = nr_sleeps();
 
-		turn_mark(&turn, t.vm);
-		usleep(10000);
-		before = nr_sleeps();
 		turn_await(&turn, t.vm);
 		seen = nr_sleeps() == before;
 	}

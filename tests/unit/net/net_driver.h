@@ -24,7 +24,7 @@
 #define DRIVER_QUEUES   9
 #define DRIVER_QUEUE_AT 0x100000ull /* rings; 64 KiB a queue */
 #define DRIVER_BUFFERS  0x800000ull
-#define DRIVER_WAIT_NS  (5 * NS_PER_S)
+#define DRIVER_WAIT_NS  (60 * NS_PER_S)
 
 struct driver_queue {
 	uint64_t desc, avail, used; /* gpa */
@@ -208,7 +208,7 @@ static inline uint16_t driver_wait_used(struct driver *d, uint32_t index, uint32
 
 	while (driver_nr_used(d, index) == q->nr_seen) {
 		if (clock_now_ns() > end)
-			fail_msg("queue %u: nothing used in 5 s", index);
+			fail_msg("queue %u: nothing used in 60 s", index);
 		clock_sleep_until_ns(clock_now_ns() + 100 * NS_PER_US);
 	}
 	u = &driver_used(d, index)->ring[q->nr_seen++ % DRIVER_RING];
@@ -289,7 +289,7 @@ static inline size_t cable_receive(struct driver *d, uint8_t *bytes, size_t cap)
 
 	while ((n = read(d->cable, bytes, cap)) < 0) {
 		if (clock_now_ns() > end)
-			fail_msg("no frame came out in 5 s");
+			fail_msg("no frame came out in 60 s");
 		clock_sleep_until_ns(clock_now_ns() + 100 * NS_PER_US);
 	}
 	return (size_t)n;

@@ -121,10 +121,10 @@ static inline size_t next_of_type(int fd, uint8_t *bytes, size_t cap, size_t hea
 
 static inline size_t receive_type(int fd, uint8_t *bytes, size_t cap, size_t header, uint16_t type)
 {
-	size_t n = next_of_type(fd, bytes, cap, header, type, 5000);
+	size_t n = next_of_type(fd, bytes, cap, header, type, 60000);
 
 	if (!n)
-		fail_msg("no frame of type 0x%x came in 5 s", type);
+		fail_msg("no frame of type 0x%x came in 60 s", type);
 	return n;
 }
 
@@ -135,7 +135,7 @@ static inline size_t send_until_received(int host, const uint8_t *frame, size_t 
 {
 	uint16_t type = (uint16_t)(frame[12] << 8 | frame[13]);
 
-	for (int i = 0; i < 250; i++) {
+	for (int i = 0; i < 3000; i++) {
 		size_t n;
 
 		assert_int_equal(write(host, frame, len), len);
@@ -143,6 +143,6 @@ static inline size_t send_until_received(int host, const uint8_t *frame, size_t 
 		if (n)
 			return n;
 	}
-	fail_msg("no frame of type 0x%x came through in 5 s", type);
+	fail_msg("no frame of type 0x%x came through in 60 s", type);
 	return 0;
 }

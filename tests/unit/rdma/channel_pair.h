@@ -22,6 +22,8 @@
 #define BUDGET     (4ull << 20)
 #define PORT       "4321"
 
+#define PATIENCE_NS (60 * NS_PER_S) /* for what must come */
+
 struct pair {
 	struct fake_verbs *fake;
 	struct guest_mem *from;
@@ -57,8 +59,8 @@ static inline void make_pair(struct pair *p, uint32_t seed, bool fallback)
 	migration_params_init(&p->params);
 	p->params.rdma_fallback = fallback;
 	p->params.verbs = fake_verbs_ops(p->fake);
-	p->params.stall_timeout_ns = 5 * NS_PER_S;
-	p->params.connect_timeout_ns = 5 * NS_PER_S;
+	p->params.stall_timeout_ns = PATIENCE_NS;
+	p->params.connect_timeout_ns = PATIENCE_NS;
 	assert_int_equal(uri_parse("rdma:127.0.0.1:" PORT, &p->uri, &e), 0);
 	assert_int_equal(guest_mem_new(MEM_BYTES, &p->from, &e), 0);
 	assert_int_equal(guest_mem_new(MEM_BYTES, &p->to, &e), 0);
@@ -69,7 +71,7 @@ static inline void make_pair(struct pair *p, uint32_t seed, bool fallback)
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
 	assert_int_equal(link_from_fd(fds[0], p->source_cancel, &p->links[0], &e), 0);
 	assert_int_equal(link_from_fd(fds[1], p->destination_cancel, &p->links[1], &e), 0);
-	link_set_stall_timeout(p->links[0], 5 * NS_PER_S);
+	link_set_stall_timeout(p->links[0], PATIENCE_NS);
 	assert_int_equal(rdma_listener_new(p->params.verbs, &p->uri, &p->listener, &e), 0);
 }
 
@@ -91,7 +93,7 @@ static inline void *accept_main(void *arg)
 	struct err e = ERR_INIT;
 
 	memcpy(greeting.migration_id, p->id, sizeof(p->id));
-	if (rdma_listener_accept(p->listener, &greeting, link_fd(p->links[1]), 5 * NS_PER_S,
+	if (rdma_listener_accept(p->listener, &greeting, link_fd(p->links[1]), PATIENCE_NS,
 				 p->destination_cancel, &rdma.conn, &e) < 0 ||
 	    (rdma.conn && placement_rdma_new(&rdma, &placement, &e) < 0) ||
 	    receiver_new(&config, p->links[1], placement, &p->receiver, &e) < 0)

@@ -40,7 +40,8 @@ static void answer(struct liar *l, struct rdma_conn *conn, const struct batch_ru
 	struct err gone = ERR_INIT;
 
 	if (l->lie == LIE_MARK && rdma_conn_mark(conn, 1, 0, &gone) == 0)
-		rdma_conn_wait(conn, fds, NS_PER_S, NULL, &gone); /* the fake works while we wait */
+		rdma_conn_wait(conn, fds, PATIENCE_NS, NULL,
+			       &gone); /* the fake works while we wait */
 	for (uint32_t i = 0; i < nr && l->lie != LIE_MARK && l->lie != LIE_UNASKED; i++)
 		grant_one(l, &runs[i]);
 }
@@ -55,7 +56,7 @@ static void *liar_main(void *arg)
 	struct err gone = ERR_INIT;
 
 	memcpy(greeting.migration_id, l->p->id, sizeof(l->p->id));
-	assert_int_equal(rdma_listener_accept(l->p->listener, &greeting, -1, 5 * NS_PER_S, NULL,
+	assert_int_equal(rdma_listener_accept(l->p->listener, &greeting, -1, PATIENCE_NS, NULL,
 					      &conn, &gone),
 			 0);
 	if (l->lie == LIE_UNASKED)

@@ -45,12 +45,13 @@ static void play(const struct attack *a)
 	memcpy(greeting.migration_id, p.id, sizeof(p.id));
 	assert_int_equal(pthread_create(&p.accepting, NULL, accept_main, &p), 0);
 	assert_int_equal(
-		rdma_conn_connect(p.params.verbs, &p.uri, &greeting, NS_PER_S, NULL, &conn, &e), 0);
+		rdma_conn_connect(p.params.verbs, &p.uri, &greeting, PATIENCE_NS, NULL, &conn, &e),
+		0);
 	while (head.nr_runs < 3 && a->runs[head.nr_runs].nr_pages)
 		head.nr_runs++;
 	assert_int_equal(link_send(p.links[0], &head, sizeof(head), &e), 0);
 	assert_int_equal(link_send(p.links[0], a->runs, head.nr_runs * sizeof(a->runs[0]), &e), 0);
-	assert_int_equal(link_poll(cancel_fd(p.destination_cancel), POLLIN, NULL, 5 * NS_PER_S, &e),
+	assert_int_equal(link_poll(cancel_fd(p.destination_cancel), POLLIN, NULL, PATIENCE_NS, &e),
 			 0);
 	destination_error(&p, &e);
 	if (!strstr(e.msg, a->answer))
@@ -94,7 +95,7 @@ static void test_keys_open_the_window_and_nothing_else(void **state)
 		make_pair(&p, 1, false);
 		memcpy(greeting.migration_id, p.id, sizeof(p.id));
 		assert_int_equal(pthread_create(&p.accepting, NULL, accept_main, &p), 0);
-		assert_int_equal(rdma_conn_connect(p.params.verbs, &p.uri, &greeting, NS_PER_S,
+		assert_int_equal(rdma_conn_connect(p.params.verbs, &p.uri, &greeting, PATIENCE_NS,
 						   NULL, &conn, &e),
 				 0);
 		assert_int_equal(link_send(p.links[0], &head, sizeof(head), &e), 0);
@@ -107,7 +108,7 @@ static void test_keys_open_the_window_and_nothing_else(void **state)
 		piece.local_key = mr->lkey;
 		piece.remote_key = grant.key + (uint32_t)tries[i].wrong_key;
 		assert_int_equal(rdma_conn_write(conn, &piece, 1, &e), 0);
-		assert_int_equal(rdma_conn_wait(conn, fds, NS_PER_S, NULL, &e), 0);
+		assert_int_equal(rdma_conn_wait(conn, fds, PATIENCE_NS, NULL, &e), 0);
 		assert_true(rdma_conn_poll(conn, &done, &e) < 0);
 		assert_non_null(strstr(e.msg, "not open to us"));
 		rdma_conn_unpin(conn, mr);
@@ -150,7 +151,7 @@ static void test_a_stranger_is_turned_away(void **state)
 	(void)state;
 	make_pair(&p, 1, false);
 	assert_int_equal(pthread_create(&p.accepting, NULL, accept_main, &p), 0);
-	assert_true(rdma_conn_connect(p.params.verbs, &p.uri, &stranger, NS_PER_S, NULL, &conn,
+	assert_true(rdma_conn_connect(p.params.verbs, &p.uri, &stranger, PATIENCE_NS, NULL, &conn,
 				      &e) < 0);
 	assert_non_null(strstr(e.msg, "no channel of this migration"));
 	cancel_request(p.destination_cancel);

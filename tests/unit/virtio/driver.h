@@ -204,7 +204,7 @@ static inline bool driver_has_used(struct driver *g, uint32_t queue)
 /* The next used element, for which it waits (up to 10 s). */
 static inline struct vring_used_elem driver_take(struct driver *g, uint32_t queue)
 {
-	uint64_t end = clock_now_ns() + 10 * NS_PER_S;
+	uint64_t end = clock_now_ns() + 60 * NS_PER_S;
 	struct vring_used_elem elem;
 
 	while (!driver_has_used(g, queue) && clock_now_ns() < end)

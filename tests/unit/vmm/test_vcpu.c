@@ -21,6 +21,8 @@
 #include "vmm/mem.h"
 #include "vmm/vcpu.h"
 
+#define PATIENCE_NS (60 * NS_PER_S)
+
 #define CODE_GPA 0x1000u
 #define DATA_GPA 0x4000u
 #define PORT     0x510u
@@ -127,7 +129,7 @@ static void rig_free(struct rig *r)
 
 static void wait_for(atomic_uint *what, unsigned int value)
 {
-	uint64_t deadline = clock_now_ns() + 20 * NS_PER_S;
+	uint64_t deadline = clock_now_ns() + PATIENCE_NS;
 
 	while (atomic_load(what) < value && clock_now_ns() < deadline)
 		usleep(500);
@@ -206,13 +208,14 @@ static void a_pause_never_splits_an_access(void **state)
 				       0x00, 0x40, 0x66, 0xff, 0x06, 0x04, 0x40, 0xeb, 0xf3};
 	struct rig *r;
 	struct err e = ERR_INIT;
-	uint32_t n;
+	uint64_t deadline = clock_now_ns() + PATIENCE_NS;
+	uint32_t n = 0;
 
 	(void)state;
 	need_kvm();
 	r = rig_new(code, sizeof(code));
 	r->answer = 3;
-	for (int i = 0; i < 3000; i++) {
+	for (int i = 0; i < 3000 || (n <= 100 && clock_now_ns() < deadline); i++) {
 		vcpu_resume(r->vcpu);
 		if (i % 3)
 			usleep(50);
@@ -222,7 +225,7 @@ static void a_pause_never_splits_an_access(void **state)
 		assert_in_range(atomic_load(&r->nr_accesses), n, n + 1);
 		assert_in_range(word(r, DATA_GPA), 3 * n, 3 * n + 3);
 	}
-	assert_true(word(r, DATA_GPA + 4) > 100);
+	assert_true(n > 100);
 	rig_free(r);
 }
 
@@ -233,19 +236,22 @@ static void pausing_thousands_of_times_loses_nothing(void **state)
 	struct rig *r;
 	uint64_t worst = 0;
 	uint64_t sum = 0;
+	uint64_t deadline = clock_now_ns() + PATIENCE_NS;
 	uint32_t before = 0;
+	uint32_t nr = 0;
 	int moved = 0;
 
 	(void)state;
 	need_kvm();
 	r = rig_new(code, sizeof(code));
-	for (int i = 0; i < 5000; i++) {
+	/* On a slow host most pauses are over before the guest gets going. */
+	for (; nr < 5000 || (moved <= 50 && clock_now_ns() < deadline); nr++) {
 		uint64_t start;
 		uint64_t took;
 		uint32_t now;
 
 		vcpu_resume(r->vcpu);
-		if (i % 2)
+		if (nr % 2)
 			usleep(100);
 		start = clock_now_ns();
 		stop(r);
@@ -257,8 +263,8 @@ static void pausing_thousands_of_times_loses_nothing(void **state)
 		before = now;
 	}
 	assert_int_equal(word(r, DATA_GPA), before);
-	assert_true(moved > 50); /* on a slow host most are over before the guest gets going */
-	print_message("pause: mean %llu us, worst %llu us\n", (unsigned long long)(sum / 5000000),
+	assert_true(moved > 50);
+	print_message("pause: mean %llu us, worst %llu us\n", (unsigned long long)(sum / 1000 / nr),
 		      (unsigned long long)(worst / 1000));
 	rig_free(r);
 }
@@ -282,7 +288,7 @@ static void a_pause_taken_back_is_forgotten(void **state)
 		if (i % 100)
 			continue;
 		before = word(r, DATA_GPA);
-		deadline = clock_now_ns() + 5 * NS_PER_S;
+		deadline = clock_now_ns() + PATIENCE_NS;
 		while (word(r, DATA_GPA) == before && clock_now_ns() < deadline)
 			usleep(10);
 		assert_int_not_equal(word(r, DATA_GPA), before);

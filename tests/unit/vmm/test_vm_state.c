@@ -275,7 +275,7 @@ static void a_wrong_clock_does_not_move_the_guest(void **state)
 	after = saved_state(&t);
 	if (!vm_host_notes(t.vm)[0])
 		assert_true(after->vcpus[0]->tsc - m->vcpus[0]->tsc <
-			    5000ull * m->vcpus[0]->tsc_khz);
+			    3600000ull * m->vcpus[0]->tsc_khz);
 	godwit__machine_state__free_unpacked(m, NULL);
 	godwit__machine_state__free_unpacked(after, NULL);
 	tiny_free(&t);
@@ -317,6 +317,7 @@ static bool offsets_agree(struct vm *vm)
 static void tscs_stay_in_step(void **state)
 {
 	Godwit__MachineState *m;
+	uint64_t begin_ns = clock_now_ns(), life_ns;
 	struct tiny a;
 	struct tiny b;
 
@@ -328,13 +329,14 @@ static void tscs_stay_in_step(void **state)
 	must(vm_resume(a.vm, e));
 	usleep(20000);
 	must(vm_reset(a.vm, e));
-	tiny_wait_moving(&a);
+	wait_for_tsc(&a);
 	must(vm_pause(a.vm, e));
+	life_ns = clock_now_ns() - begin_ns;
 	if (!offsets_agree(a.vm))
 		fail_msg("after a reset");
-	if (!vm_host_notes(a.vm)[0])
-		assert_true(guest_tsc(&a) < 10000000000ull);
 	m = saved_state(&a);
+	if (!vm_host_notes(a.vm)[0]) /* it began at zero */
+		assert_true(guest_tsc(&a) <= m->vcpus[0]->tsc_khz * (life_ns / NS_PER_MS + 200));
 	tiny_new(&b, 4, ticking, sizeof(ticking));
 	must(load(&b, m, e));
 	if (!offsets_agree(b.vm))

@@ -19,6 +19,8 @@
 #define TINY_LOAD_GPA 0x100000u
 #define TINY_DATA_GPA 0x200000u
 
+#define TINY_PATIENCE_NS (60 * NS_PER_S)
+
 struct tiny {
 	char path[64];
 	struct vm *vm;
@@ -93,7 +95,7 @@ static inline uint32_t tiny_word(struct tiny *t, uint64_t gpa)
 
 static inline void tiny_wait_event(struct tiny *t, enum vm_event_type type, unsigned int nr)
 {
-	uint64_t deadline = clock_now_ns() + 20 * NS_PER_S;
+	uint64_t deadline = clock_now_ns() + TINY_PATIENCE_NS;
 
 	while (atomic_load(&t->nr_events[type]) < nr && clock_now_ns() < deadline)
 		usleep(200);
@@ -104,7 +106,7 @@ static inline void tiny_wait_event(struct tiny *t, enum vm_event_type type, unsi
 static inline void tiny_wait_moving(struct tiny *t)
 {
 	uint32_t before = tiny_word(t, TINY_DATA_GPA);
-	uint64_t deadline = clock_now_ns() + 20 * NS_PER_S;
+	uint64_t deadline = clock_now_ns() + TINY_PATIENCE_NS;
 
 	while (tiny_word(t, TINY_DATA_GPA) == before && clock_now_ns() < deadline)
 		usleep(100);
