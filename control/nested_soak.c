@@ -166,9 +166,9 @@ static void print_spread(const char *name, const struct spread *s)
 
 static void print_text(const struct soak *s)
 {
-	printf("\n%u migrations: stopped in L1 %u times, in L2 %u; entry pending %u, GIF clear "
+	printf("\n%u migration%s: stopped in L1 %u times, in L2 %u; entry pending %u, GIF clear "
 	       "%u\n",
-	       s->done, s->in_l1, s->in_l2, s->pending, s->gif_clear);
+	       s->done, s->done == 1 ? "" : "s", s->in_l1, s->in_l2, s->pending, s->gif_clear);
 	printf("  %-24s %9s %9s %9s\n", "", "least", "mean", "most");
 	print_spread("total", &s->total);
 	print_spread("downtime (claimed)", &s->downtime);

@@ -35,8 +35,8 @@ interrupted() {
 	children+=("$pid")
 	wait_for 300 "$pid" "$work/output" '^ *1 ' && kill -INT "$pid"
 	wait "$pid" || status=$?
-	((status == 4)) && grep -q 'error: interrupted' "$work/output" &&
-		grep -q '^[0-9]* migrations: ' "$work/output"
+	((status == 4)) && grep -q 'error: .*interrupted' "$work/output" &&
+		grep -q '^[0-9]* migrations\?: ' "$work/output"
 }
 
 # shellcheck disable=SC2317 # called by expect
