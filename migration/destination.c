@@ -114,25 +114,6 @@ static void blame_receiver(struct migration_destination *d)
 	}
 }
 
-/* More than a source has said and we have not read; one that goes on talking is not heard out. */
-#define MAX_LAST_WORDS 64
-
-/* When the source left, its ABORT on the control connection says why, if it could still speak. */
-static void hear_last_words(struct migration_destination *d)
-{
-	struct record r = {.body = BUF_INIT};
-	struct err peer = ERR_INIT;
-
-	link_forget_cancel(d->control);
-	link_set_stall_timeout(d->control, NS_PER_S / 2);
-	for (int i = 0; i < MAX_LAST_WORDS; i++)
-		if (record_recv(&d->records, &r, &peer) < 0)
-			break;
-	buf_fini(&r.body);
-	if (peer.code == ECONNABORTED && record_abort_says_more(&d->records, &d->failure))
-		d->failure = peer;
-}
-
 static void explain(struct migration_destination *d)
 {
 	if (atomic_load(&d->cancelled_by_user)) {
@@ -141,8 +122,10 @@ static void explain(struct migration_destination *d)
 	}
 	if (d->failure.kind == ERR_CANCELLED && d->failure.code != ECONNABORTED)
 		blame_receiver(d);
-	if (d->failure.kind == ERR_PEER && d->failure.code != ECONNABORTED)
-		hear_last_words(d);
+	if (d->failure.kind == ERR_PEER && d->failure.code != ECONNABORTED) {
+		link_forget_cancel(d->control);
+		record_hear_last_words(&d->records, &d->failure);
+	}
 }
 
 static void fail(struct migration_destination *d)

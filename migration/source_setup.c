@@ -123,27 +123,13 @@ int source_negotiate(struct migration_source *s, struct err *e)
 	return ret;
 }
 
-/* What broke the connection may be known to the peer: its ABORT is then waiting for us. */
-static void hear_last_words(struct migration_source *s)
-{
-	struct record r = {.body = BUF_INIT};
-	struct err peer = ERR_INIT;
-
-	link_set_stall_timeout(s->control, NS_PER_S / 2);
-	while (record_recv(&s->records, &r, &peer) == 0)
-		;
-	buf_fini(&r.body);
-	if (peer.code == ECONNABORTED && record_abort_says_more(&s->records, &s->failure))
-		s->failure = peer;
-}
-
 void source_undo_negotiate(struct migration_source *s)
 {
 	if (!s->control)
 		return;
 	link_forget_cancel(s->control);
 	if (!s->committed && s->failure.kind == ERR_PEER && s->failure.code != ECONNABORTED)
-		hear_last_words(s);
+		record_hear_last_words(&s->records, &s->failure);
 	else if (!s->committed)
 		record_send_abort(&s->records, &s->failure);
 	link_free(s->control);

@@ -193,6 +193,20 @@ bool record_abort_says_more(const struct record_stream *s, const struct err *fai
 	return s->abort_kind != ERR_PEER || failure->code == ECONNRESET || failure->code == EPIPE;
 }
 
+void record_hear_last_words(struct record_stream *s, struct err *failure)
+{
+	struct record r = {.body = BUF_INIT};
+	struct err peer = ERR_INIT;
+
+	link_set_stall_timeout(s->link, NS_PER_S / 2);
+	for (int i = 0; i < RECORD_MAX_LAST_WORDS; i++)
+		if (record_recv(s, &r, &peer) < 0)
+			break;
+	buf_fini(&r.body);
+	if (peer.code == ECONNABORTED && record_abort_says_more(s, failure))
+		*failure = peer;
+}
+
 void record_send_abort(struct record_stream *s, const struct err *why)
 {
 	char reason[ERR_MSG_BYTES];

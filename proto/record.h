@@ -20,6 +20,8 @@
 #define STREAM_VERSION_MAX  1
 /* Unknown optional records in a row: a peer cannot hold us for ever. */
 #define RECORD_MAX_SKIPPED 64
+/* More than a peer has said and we have not read. */
+#define RECORD_MAX_LAST_WORDS 64
 
 enum record_type {
 	RECORD_HELLO = 1,
@@ -81,6 +83,11 @@ ProtobufCMessage *record_unpack(const struct record *r, const ProtobufCMessageDe
 /* ABORT has come: does it say more about our own @failure than we know? Not when the peer only
  * suffers from what we suffer from, unless all we know is that it has left. */
 bool record_abort_says_more(const struct record_stream *s, const struct err *failure);
+
+/* The connection broke, by @failure: if the peer has said why before, in an ABORT that says more,
+ * that is @failure from now on. Waits half a second for what is still to come, and hears out
+ * RECORD_MAX_LAST_WORDS records at most. */
+void record_hear_last_words(struct record_stream *s, struct err *failure);
 
 /* Best effort: tell the peer why we leave. Never blocks for long, never fails. */
 void record_send_abort(struct record_stream *s, const struct err *why);

@@ -1,5 +1,6 @@
 #include <endian.h>
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -186,6 +187,44 @@ static void test_whose_words_say_more(void **state)
 	assert_true(record_abort_says_more(&p->source, &ours));
 }
 
+static void *talk_on(void *arg)
+{
+	struct pair *p = arg;
+	struct err e = ERR_INIT;
+
+	while (record_send(&p->destination, RECORD_READY, NULL, &e) == 0)
+		;
+	return NULL;
+}
+
+static void test_last_words_are_heard(void **state)
+{
+	struct pair *p = *state;
+	struct err why = {.kind = ERR_UNSUPPORTED, .msg = "no such device here"};
+	struct err failure = ERR_INIT;
+
+	assert_int_equal(record_send(&p->destination, RECORD_READY, NULL, &failure), 0);
+	record_send_abort(&p->destination, &why);
+	err_set(&failure, ERR_PEER, ECONNRESET, "it broke");
+	record_hear_last_words(&p->source, &failure);
+	assert_non_null(strstr(failure.msg, "no such device here"));
+}
+
+/* A peer that goes on talking does not hold us. */
+static void test_but_not_for_ever(void **state)
+{
+	struct pair *p = *state;
+	struct err failure = ERR_INIT;
+	pthread_t peer;
+
+	err_set(&failure, ERR_PEER, ECONNRESET, "it broke");
+	assert_int_equal(pthread_create(&peer, NULL, talk_on, p), 0);
+	record_hear_last_words(&p->source, &failure);
+	assert_string_equal(failure.msg, "it broke");
+	link_shutdown(p->links[0]);
+	pthread_join(peer, NULL);
+}
+
 static void test_wrong_type_names_both(void **state)
 {
 	struct pair *p = *state;
@@ -234,6 +273,8 @@ int main(void)
 						teardown),
 		cmocka_unit_test_setup_teardown(test_abort_carries_the_reason, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_whose_words_say_more, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_last_words_are_heard, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_but_not_for_ever, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_wrong_type_names_both, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_malformed_body, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_truncated_record, setup, teardown),
