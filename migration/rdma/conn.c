@@ -164,7 +164,7 @@ static void hear_device(struct rdma_conn *c)
 		if (is_fatal(event.event_type) && whose) {
 			atomic_store(&whose->trouble, (int)event.event_type + 1);
 			if (write(whose->wake_fd, &one, sizeof(one)) < 0)
-				break; /* an eventfd that is full wakes as well */
+				one = 0; /* full: it is readable already */
 		}
 		c->v->async_ack(c->v, &event);
 	}
