@@ -49,8 +49,11 @@ static int make_room(struct pipeline *p, uint32_t nr_pages, struct err *e)
 static int ask_for(struct pipeline *p, uint64_t gfn, uint32_t nr_pages, struct pin_region **out,
 		   struct err *e)
 {
-	struct rdma_pin *pin = calloc(1, sizeof(*pin));
+	struct rdma_pin *pin;
 
+	if (fault_point(p->config.fault, "src.rdma_region", e) < 0)
+		return -e->code;
+	pin = calloc(1, sizeof(*pin));
 	if (!pin)
 		return err_set(e, ERR_SYS, ENOMEM, "out of memory for a pinned region");
 	if (pin_window_add(p->window, gfn, nr_pages, out, e) < 0) {
@@ -116,7 +119,7 @@ static int acquire(struct pipeline *p, struct job *j, struct err *e)
 }
 
 /* In order: a job that waits for room is not overtaken, or it might wait for ever. */
-int pipeline_acquire(struct pipeline *p, struct err *e)
+static int acquire_in_order(struct pipeline *p, struct err *e)
 {
 	for (uint32_t i = p->first; i != p->end; i++) {
 		struct job *j = job_at(p, i);
@@ -126,8 +129,21 @@ int pipeline_acquire(struct pipeline *p, struct err *e)
 		if (!j->region && !job_is_done(j))
 			break;
 	}
+	return 0;
+}
+
+/* What was asked for before one could not be is asked for all the same: its grants are owed, and a
+ * channel that falls back waits for them. */
+int pipeline_acquire(struct pipeline *p, struct err *e)
+{
+	struct err second = ERR_INIT;
+	int ret = acquire_in_order(p, e);
+
 	registrar_go(p->registrar);
-	return send_window(p, e);
+	if (ret == 0)
+		return send_window(p, e);
+	(void)send_window(p, &second);
+	return ret;
 }
 
 static void forget(struct pipeline *p, struct pin_region *r)

@@ -284,8 +284,8 @@ static void no_queue_pair_is_left_when_the_guest_may_run(void **state)
 /* The same steps, and the guest goes all the same. */
 static void every_named_step_of_rdma_falls_back(void **state)
 {
-	static const char *const names[] = {"src.rdma_connect", "src.rdma_pin", "src.rdma_write",
-					    "dst.rdma_pin"};
+	static const char *const names[] = {"src.rdma_connect", "src.rdma_region", "src.rdma_pin",
+					    "src.rdma_write", "dst.rdma_pin"};
 	struct sides *s = *state;
 	struct vm *vm;
 

@@ -322,6 +322,40 @@ static void test_grants_that_come_with_a_failure_count(void **state)
 	break_pair(&p);
 }
 
+struct counted {
+	struct fault *fault;
+	uint32_t nr_regions;
+};
+
+static void fail_third_region(void *ctx, const char *name)
+{
+	struct counted *c = ctx;
+
+	if (!strcmp(name, "src.rdma_region") && ++c->nr_regions == 3)
+		fault_arm_name(c->fault, "src.rdma_region");
+}
+
+/* Two are asked for and the third cannot be: their grants are owed, so the destination has to hear
+ * of them before the channel goes on over TCP, or would be waited for in vain. */
+static void test_what_was_asked_for_before_a_failure_is_answered(void **state)
+{
+	struct counted counted = {.nr_regions = 0};
+	struct err e = ERR_INIT;
+	struct pair p;
+
+	(void)state;
+	make_pair(&p, 1, true);
+	p.pin_bytes = MEM_BYTES;
+	assert_int_equal(fault_new(&p.source_fault, &e), 0);
+	counted.fault = p.source_fault;
+	fault_observe(p.source_fault, fail_third_region, &counted);
+	must_open(&p);
+	must_send_all(&p);
+	assert_string_equal(fault_fired(p.source_fault), "src.rdma_region");
+	assert_int_equal(p.nr_fallbacks, 1);
+	break_pair(&p);
+}
+
 static void fail_completion(uint64_t nth, enum ibv_wc_status status, bool fallback)
 {
 	struct err e = ERR_INIT;
@@ -463,6 +497,7 @@ int main(void)
 		cmocka_unit_test(test_any_call_may_fail),
 		cmocka_unit_test(test_any_call_may_fail_and_tcp_goes_on),
 		cmocka_unit_test(test_grants_that_come_with_a_failure_count),
+		cmocka_unit_test(test_what_was_asked_for_before_a_failure_is_answered),
 		cmocka_unit_test(test_any_completion_may_fail),
 		cmocka_unit_test(test_the_device_is_removed),
 		cmocka_unit_test(test_an_idle_listener_hears_that_the_device_goes),
