@@ -3,9 +3,9 @@
  *
  * A channel moves pages, it is not a byte stream pretending to be one: the stream channel (TCP,
  * unix) turns a batch into a header, a run list and a gather from guest memory; RDMA turns it into
- * writes. One worker thread owns a channel, its codec context and its scratch memory; only
- * `shutdown` is for other threads. Adding one: a file with pagechan_ops and an open function, and a
- * line in the table of pagechan.c.
+ * writes. One worker thread owns a channel, its codec context and its scratch memory. What makes it
+ * stop waiting is the migration's `struct cancel`. Adding one: a file with pagechan_ops and an open
+ * function, and a line in the table of pagechan.c.
  */
 #pragma once
 
@@ -49,8 +49,6 @@ struct pagechan_ops {
 		    struct err *e);
 	/* Returns when every page sent so far is in the destination's memory. */
 	int (*barrier)(struct pagechan *c, uint32_t round, struct send_stats *stats, struct err *e);
-	/* Wake and fail whatever waits; any thread. */
-	void (*shutdown)(struct pagechan *c);
 	void (*free)(struct pagechan *c);
 };
 

@@ -183,11 +183,6 @@ static int stream_barrier(struct pagechan *c, uint32_t round, struct send_stats 
 	return 0;
 }
 
-static void stream_shutdown(struct pagechan *c)
-{
-	link_shutdown(self(c)->out.link);
-}
-
 static void stream_free(struct pagechan *c)
 {
 	struct stream_chan *s = self(c);
@@ -206,7 +201,6 @@ static const struct pagechan_ops stream_ops = {
 	.name = "stream",
 	.send = stream_send,
 	.barrier = stream_barrier,
-	.shutdown = stream_shutdown,
 	.free = stream_free,
 };
 

@@ -151,16 +151,6 @@ static int rdma_barrier(struct pagechan *c, uint32_t round, struct send_stats *s
 	return r->stream->ops->barrier(r->stream, round, stats, e);
 }
 
-static void rdma_shutdown(struct pagechan *c)
-{
-	struct rdma_chan *r = self(c);
-
-	if (r->stream)
-		r->stream->ops->shutdown(r->stream);
-	else
-		link_shutdown(r->out.link);
-}
-
 static void rdma_free(struct pagechan *c)
 {
 	struct rdma_chan *r = self(c);
@@ -177,7 +167,6 @@ static const struct pagechan_ops rdma_ops = {
 	.name = "rdma",
 	.send = rdma_send,
 	.barrier = rdma_barrier,
-	.shutdown = rdma_shutdown,
 	.free = rdma_free,
 };
 
