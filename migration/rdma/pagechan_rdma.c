@@ -65,21 +65,23 @@ static int send_again(struct rdma_chan *r, struct send_stats *stats, struct err 
 	return 0;
 }
 
-static int fall_back(struct rdma_chan *r, struct send_stats *stats, struct err *e)
+/* The stream that goes on, with all that may not have arrived sent again; NULL: none does, and @e
+ * says why. */
+static struct pagechan *fall_back(struct rdma_chan *r, struct send_stats *stats, struct err *e)
 {
 	struct err cause = *e;
 
 	/* Neither is RDMA's fault: a cancellation, and a peer that breaks the rules. */
 	if (!r->src.params->rdma_fallback || e->kind == ERR_CANCELLED || e->kind == ERR_STREAM)
-		return -e->code;
+		return NULL;
 	log_warning("channel %u goes on over TCP: %s", r->src.index, cause.msg);
 	err_clear(e);
 	if (close_rdma(r, e) < 0 || open_stream(r, e) < 0 || send_again(r, stats, e) < 0)
-		return -e->code;
+		return NULL;
 	pipeline_free(r->pipeline);
 	r->pipeline = NULL;
 	r->base.batch_pages = r->stream->batch_pages;
-	return 0;
+	return r->stream;
 }
 
 /* ---- sending ---- */
@@ -118,7 +120,7 @@ static int rdma_send(struct pagechan *c, const struct page_batch *b, struct send
 	if (pipeline_add(r->pipeline, b, rate_limit_is_set(r->src.limit), e) == 0)
 		return 0;
 	/* The whole batch again: how much of it the pipeline had taken does not matter. */
-	if (fall_back(r, stats, e) < 0)
+	if (!fall_back(r, stats, e))
 		return -e->code;
 	return send_by_stream(r, b, &(struct send_stats){0}, e);
 }
@@ -138,17 +140,18 @@ static int finish_by_rdma(struct rdma_chan *r, uint32_t round, struct send_stats
 static int rdma_barrier(struct pagechan *c, uint32_t round, struct send_stats *stats, struct err *e)
 {
 	struct rdma_chan *r = self(c);
+	struct pagechan *stream = r->stream;
 
 	r->round = round;
-	if (!r->stream && pipeline_finish(r->pipeline, round, e) == 0)
+	if (!stream && pipeline_finish(r->pipeline, round, e) == 0)
 		return finish_by_rdma(r, round, stats, e);
-	if (!r->stream)
-		fall_back(r, stats, e);
-	if (!r->stream)
+	if (!stream)
+		stream = fall_back(r, stats, e);
+	if (!stream)
 		return -e->code;
 	stats->nr_fallbacks += !r->told;
 	r->told = true;
-	return r->stream->ops->barrier(r->stream, round, stats, e);
+	return stream->ops->barrier(stream, round, stats, e);
 }
 
 static void rdma_free(struct pagechan *c)
@@ -209,7 +212,7 @@ int pagechan_rdma_open(const struct pagechan_source *src, struct link *link, str
 	/* A registration goes on with the pages it has found, even once they are the guest's no
 	 * more. */
 	guest_mem_hold(r->src.mem);
-	if (connect_pipeline(r, e) < 0 && fall_back(r, &none, e) < 0) {
+	if (connect_pipeline(r, e) < 0 && !fall_back(r, &none, e)) {
 		rdma_free(&r->base);
 		return -e->code;
 	}
