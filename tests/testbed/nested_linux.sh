@@ -11,6 +11,7 @@ source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../../scripts/common.sh"
 # shellcheck source=report.sh
 source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/report.sh"
 
+(($# > 0)) || die 2 "which guest? Write the folder that experiments/testbed/linux-guest/build-guest --hypervisor has built"
 guest=$1
 count=${2:-2}
 patience=${PATIENCE:-180s}
