@@ -1,5 +1,6 @@
 /* The source's first steps: agree with the destination, describe the machine, open the channels. */
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -201,6 +202,11 @@ static int join_channel(struct migration_source *s, struct link *link, uint32_t 
 	c.disks = disks;
 	record_stream_init(&records, link, "destination");
 	ret = record_send(&records, RECORD_CHANNEL, &c.base, e);
+	/* A destination that gives up says so on the control connection, and may never have seen
+	 * this one. */
+	if (ret == 0)
+		ret = link_poll_beside(link_fd(link), POLLIN, s->control, s->cancel,
+				       s->params.stall_timeout_ns, e);
 	if (ret == 0)
 		ret = record_expect(&records, RECORD_CHANNEL_ACK, &r, e);
 	buf_fini(&r.body);

@@ -72,7 +72,6 @@ static void init(struct rig_migration *m, const struct bench *b)
 {
 	rig_migration_init(m);
 	m->params.verify = true;
-	m->params.stall_timeout_ns = 5 * NS_PER_S;
 	strcpy(m->params.copy_disks, "1");
 	m->source_fault = b->source;
 	m->destination_fault = b->destination;

@@ -75,7 +75,7 @@ static void init(struct rig_migration *m, const struct sides *s)
 	m->destination_fault = s->destination;
 	m->params.verify = true;
 	m->params.nr_channels = 2;
-	m->params.stall_timeout_ns = 5 * NS_PER_S;
+	m->params.stall_timeout_ns = 600 * NS_PER_S; /* nobody finds out by waiting */
 	if (s->verbs) {
 		m->listen = "rdma:127.0.0.1:0";
 		m->params.verbs = fake_verbs_ops(s->verbs);
@@ -118,6 +118,12 @@ static void assert_nothing_left(const struct sides *s)
 	assert_int_equal(fake_verbs_pinned(s->verbs, true), 0);
 }
 
+/* But where nobody has accepted: there is nobody to say anything. */
+static void wait_little(struct rig_migration *m)
+{
+	m->params.stall_timeout_ns = NS_PER_S;
+}
+
 /* Fail the @nth point of @victim; false when the migration has fewer. */
 static bool fail_nth(struct vm **vm, const struct sides *s, struct fault *victim, uint64_t nth)
 {
@@ -128,6 +134,8 @@ static bool fail_nth(struct vm **vm, const struct sides *s, struct fault *victim
 	fault_arm(s->source, 0);
 	fault_arm(s->destination, 0);
 	fault_arm(victim, nth);
+	if (victim == s->destination && nth == 1)
+		wait_little(&m);
 	moved = rig_migrate(*vm, &m);
 	assert_nothing_left(s);
 	if (!fault_fired(victim)) {
@@ -198,6 +206,8 @@ static void fail_named(const struct sides *s, struct vm **vm, struct fault *vict
 	fault_arm(s->source, 0);
 	fault_arm(s->destination, 0);
 	fault_arm_name(victim, name);
+	if (!strcmp(name, "dst.accept"))
+		wait_little(&m);
 	moved = rig_migrate(*vm, &m);
 	assert_nothing_left(s);
 	assert_string_equal(fault_fired(victim), name);
