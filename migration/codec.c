@@ -8,6 +8,9 @@
 
 static const struct codec_ops *const codecs[] = {&codec_lz4};
 
+/* One sample counts as no more than this many times what was measured before. */
+#define SLOW_SAMPLE 2
+
 #define NR_CODECS (sizeof(codecs) / sizeof(codecs[0]))
 
 const struct codec_ops *codec_by_wire_id(uint8_t wire_id)
@@ -81,9 +84,12 @@ void codec_note_codec(struct codec_choice *c, uint64_t ns, size_t page_bytes, si
 	double sample = (double)ns / (double)page_bytes;
 
 	/* A codec is never faster than it is, but it may have had to wait for a processor: what
-	 * is slow must be slow again and again to be believed. */
+	 * is slow must be slow again and again to be believed, or a machine that stood still for a
+	 * second would send raw all that comes before the next probe. */
 	if (sample < c->codec_ns_per_byte)
 		c->codec_ns_per_byte = sample;
+	else if (c->codec_ns_per_byte != 0 && sample > SLOW_SAMPLE * c->codec_ns_per_byte)
+		average(&c->codec_ns_per_byte, SLOW_SAMPLE * c->codec_ns_per_byte);
 	else
 		average(&c->codec_ns_per_byte, sample);
 	c->nr_tried++;

@@ -129,8 +129,32 @@ static void test_auto_follows_the_measurements(void **state)
 	assert_in_range(nr_packed(8, 1, 1.0), 1, 20);
 }
 
-/* The processor was taken away while the first batch was being packed. */
+/* The processor was taken away while batch @slow was being packed: how many of 64 are packed. */
+static int nr_packed_beside(int slow)
+{
+	struct codec_choice c;
+	struct err e = ERR_INIT;
+	int nr = 0;
+
+	assert_int_equal(codec_choice_init(&c, "auto", &e), 0);
+	for (int i = 0; i < 64; i++) {
+		if (codec_choose(&c))
+			codec_note_codec(&c, nr++ == slow ? 500 * LEN : LEN, LEN, LEN / 2);
+		codec_note_link(&c, 8 * LEN, LEN);
+	}
+	return nr;
+}
+
 static void test_one_slow_sample_does_not_decide(void **state)
+{
+	(void)state;
+	assert_true(nr_packed_beside(0) > 60);
+	assert_true(nr_packed_beside(CODEC_TRIAL) > 60);
+	assert_true(nr_packed_beside(20) > 60);
+}
+
+/* But a codec that has become slow is not used any more. */
+static void test_slow_for_good_is_believed(void **state)
 {
 	struct codec_choice c;
 	struct err e = ERR_INIT;
@@ -138,12 +162,12 @@ static void test_one_slow_sample_does_not_decide(void **state)
 
 	(void)state;
 	assert_int_equal(codec_choice_init(&c, "auto", &e), 0);
-	for (int i = 0; i < 64; i++) {
+	for (int i = 0; i < 1024; i++) {
 		if (codec_choose(&c))
-			codec_note_codec(&c, nr++ ? LEN : 500 * LEN, LEN, LEN / 2);
+			codec_note_codec(&c, nr++ < 10 ? LEN : 500 * LEN, LEN, LEN / 2);
 		codec_note_link(&c, 8 * LEN, LEN);
 	}
-	assert_true(nr > 60);
+	assert_in_range(nr, 10 + 2, 10 + 50);
 }
 
 int main(void)
@@ -156,6 +180,7 @@ int main(void)
 		cmocka_unit_test(test_fixed_choices_never_change),
 		cmocka_unit_test(test_auto_follows_the_measurements),
 		cmocka_unit_test(test_one_slow_sample_does_not_decide),
+		cmocka_unit_test(test_slow_for_good_is_believed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
