@@ -12,6 +12,8 @@
 #include "tests/rig/must.h"
 #include "vmm/base/clock.h"
 
+#define WATCH_NS (60 * NS_PER_S)
+
 /* Pages of @now that differ from @before; each must be in @set. */
 static uint64_t check_changes(const uint8_t *before, const uint8_t *now, const struct bitmap *set,
 			      const struct oracle_watch *w)
@@ -51,9 +53,10 @@ static uint64_t look(struct vm *vm, struct dirty_tracker *t, uint8_t *before, st
 	return changed;
 }
 
-uint64_t oracle_watch(struct vm *vm, const char *name, const struct oracle_watch *w)
+void oracle_watch(struct vm *vm, const char *name, const struct oracle_watch *w)
 {
 	uint64_t nr_gfns = guest_mem_nr_gfns(vm_mem(vm)), changed = 0;
+	uint64_t deadline = clock_now_ns() + WATCH_NS;
 	uint8_t *before = malloc(nr_gfns * PAGE_BYTES);
 	struct dirty_tracker *t;
 	struct bitmap set;
@@ -63,11 +66,14 @@ uint64_t oracle_watch(struct vm *vm, const char *name, const struct oracle_watch
 	must(dirty_new(name, vm, &t, e));
 	must(vm_pause(vm, e));
 	must(dirty_start(t, e));
-	for (uint32_t i = 0; i < w->nr_looks; i++)
+	for (uint32_t i = 0; i < w->nr_looks || changed < w->nr_changes; i++) {
+		if (i >= w->nr_looks && clock_now_ns() > deadline)
+			fail_msg("the guest has changed %llu pages in %u looks, and no more",
+				 (unsigned long long)changed, i);
 		changed += look(vm, t, before, &set, w);
+	}
 	dirty_stop(t);
 	dirty_free(t);
 	bitmap_fini(&set);
 	free(before);
-	return changed;
 }
