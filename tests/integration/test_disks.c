@@ -1,6 +1,7 @@
 /* A guest's disks move with it: handed over, or copied while somebody writes them. */
 #include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -12,6 +13,7 @@
 #include <cmocka.h>
 
 #include "tests/rig/disks.h"
+#include "tests/rig/must.h"
 #include "tests/rig/rig.h"
 #include "vmm/base/clock.h"
 #include "vmm/block/disk.h"
@@ -76,9 +78,19 @@ static void shared_disks_are_handed_over(void **state)
 
 struct writer {
 	struct vm *source;
+	struct fault *hold; /* the source's: it does not pause the guest before that is so */
 	uint64_t seed;
-	bool in_time; /* it had ended before the guest was paused */
+	atomic_bool done;
 };
+
+/* A guest that is paused writes nothing, and so must we. */
+static void hold_the_pause(void *ctx, const char *name)
+{
+	struct writer *w = ctx;
+
+	while (!strcmp(name, "src.pause") && !atomic_load(&w->done))
+		clock_sleep_until_ns(clock_now_ns() + NS_PER_MS);
+}
 
 /* While the bulk is sent, slowly enough. */
 static void write_meanwhile(struct migration_source *s, struct migration_destination *d, void *ctx)
@@ -92,8 +104,7 @@ static void write_meanwhile(struct migration_source *s, struct migration_destina
 	} while (!r.ended && r.phase < PHASE_DISKS);
 	for (uint64_t i = 0; i < 10; i++)
 		rig_disks_write(vm_disk(w->source, 1), 20, w->seed * 10 + i);
-	migration_source_query(s, &r);
-	w->in_time = r.phase <= PHASE_PRECOPY;
+	atomic_store(&w->done, true);
 }
 
 /* There and back again; the first disk is shared all the time. */
@@ -105,6 +116,8 @@ static void a_disk_in_use_is_copied(void **state)
 	struct vm *vm;
 
 	rig_need_kvm();
+	must(fault_new(&w.hold, e));
+	fault_observe(w.hold, hold_the_pause, &w);
 	vm = boot(shared, here);
 	for (int i = 1; i <= 3; i++) {
 		char name[8] = {'b', (char)('0' + i), '\0'};
@@ -117,10 +130,11 @@ static void a_disk_in_use_is_copied(void **state)
 		m.params.max_bytes_per_s = 20 * MIB;
 		m.meanwhile = write_meanwhile;
 		m.ctx = &w;
+		m.source_fault = w.hold;
 		w.source = vm;
 		w.seed++;
+		atomic_store(&w.done, false);
 		vm = rig_move(vm, &m);
-		assert_true(w.in_time);
 		assert_true(m.source.verified);
 		assert_int_equal(m.source.disks.nr_copied, 1);
 		assert_true(m.source.disks.nr_passes >= 3);
@@ -132,6 +146,7 @@ static void a_disk_in_use_is_copied(void **state)
 		here = there;
 	}
 	vm_free(vm);
+	fault_free(w.hold);
 }
 
 /* What the destination lacks or has wrong fails before anything is sent. */
