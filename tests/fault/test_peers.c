@@ -153,6 +153,8 @@ static void nobody_listens(void **state)
 
 /* ---- a fake destination, played record by record ---- */
 
+#define HEARD_NS (60 * NS_PER_S)
+
 struct fake {
 	struct link_listener *listener;
 	pthread_t thread;
@@ -166,16 +168,19 @@ static void *fake_main(void *arg)
 	struct err e = ERR_INIT;
 	struct link *link;
 
-	if (link_accept(f->listener, NULL, 10 * NS_PER_S, NULL, &link, &e) < 0)
+	if (link_accept(f->listener, NULL, HEARD_NS, NULL, &link, &e) < 0)
 		return NULL;
-	link_set_stall_timeout(link, 10 * NS_PER_S);
+	link_set_stall_timeout(link, HEARD_NS);
 	record_stream_init(&records, link, "source");
 	f->play(&records);
 	link_free(link);
 	return NULL;
 }
 
-static void migrate_to_fake(void (*play)(struct record_stream *s), const char *expected)
+/* @stall_ns: what the source takes for silence. Long, where something is to be heard: a machine
+ * that stands still for a second is no silent peer. */
+static void migrate_to_fake(void (*play)(struct record_stream *s), uint64_t stall_ns,
+			    const char *expected)
 {
 	struct migration_events none = {0};
 	struct fake f = {.play = play};
@@ -189,7 +194,7 @@ static void migrate_to_fake(void (*play)(struct record_stream *s), const char *e
 	rig_need_kvm();
 	vm = rig_boot(NULL);
 	migration_params_init(&params);
-	params.stall_timeout_ns = NS_PER_S;
+	params.stall_timeout_ns = stall_ns;
 	assert_int_equal(uri_parse("tcp:127.0.0.1:0", &uri, &e), 0);
 	assert_int_equal(link_listen(&uri, &f.listener, &e), 0);
 	assert_int_equal(uri_parse(link_listener_address(f.listener), &uri, &e), 0);
@@ -221,19 +226,24 @@ static void play_newer_version(struct record_stream *s)
 	buf_fini(&r.body);
 }
 
+static void await_hanging_up(struct record_stream *s)
+{
+	struct pollfd gone = {.fd = link_fd(s->link), .events = POLLRDHUP};
+
+	poll(&gone, 1, HEARD_NS / NS_PER_MS);
+}
+
 static void play_garbage(struct record_stream *s)
 {
 	struct err e = ERR_INIT;
 
 	(void)link_send(s->link, "SSH-2.0-OpenSSH_9.2p1 Debian\r\n", 30, &e);
-	clock_sleep_until_ns(clock_now_ns() + NS_PER_S / 4);
+	await_hanging_up(s);
 }
 
 static void play_silence(struct record_stream *s)
 {
-	struct pollfd gone = {.fd = link_fd(s->link), .events = POLLRDHUP};
-
-	poll(&gone, 1, 5000);
+	await_hanging_up(s);
 }
 
 static void play_hang_up(struct record_stream *s)
@@ -244,25 +254,25 @@ static void play_hang_up(struct record_stream *s)
 static void the_destination_speaks_another_version(void **state)
 {
 	(void)state;
-	migrate_to_fake(play_newer_version, "stream version 77");
+	migrate_to_fake(play_newer_version, HEARD_NS, "stream version 77");
 }
 
 static void the_destination_is_something_else(void **state)
 {
 	(void)state;
-	migrate_to_fake(play_garbage, "not a godwit migration stream");
+	migrate_to_fake(play_garbage, HEARD_NS, "not a godwit migration stream");
 }
 
 static void the_destination_says_nothing(void **state)
 {
 	(void)state;
-	migrate_to_fake(play_silence, "no progress for 1.0 s");
+	migrate_to_fake(play_silence, NS_PER_S, "no progress for 1.0 s");
 }
 
 static void the_destination_hangs_up(void **state)
 {
 	(void)state;
-	migrate_to_fake(play_hang_up, "hearing from the destination");
+	migrate_to_fake(play_hang_up, HEARD_NS, "hearing from the destination");
 }
 
 /* ---- hostile or dying sources ---- */
@@ -278,7 +288,7 @@ static int never_build(void *ctx, struct vm_config *config, struct vm **vm, stru
 static void receive_from_fake(const void *bytes, size_t len, const char *expected)
 {
 	struct migration_destination_config config = {.build = never_build,
-						      .accept_timeout_ns = 10 * NS_PER_S};
+						      .accept_timeout_ns = HEARD_NS};
 	struct migration_destination *d;
 	struct migration_report report;
 	struct link_listener *listener;
@@ -291,7 +301,7 @@ static void receive_from_fake(const void *bytes, size_t len, const char *expecte
 	assert_int_equal(link_listen(&uri, &listener, &e), 0);
 	assert_int_equal(uri_parse(link_listener_address(listener), &uri, &e), 0);
 	assert_int_equal(migration_destination_start(listener, &config, &d, &e), 0);
-	assert_int_equal(link_connect(&uri, NS_PER_S, NULL, &link, &e), 0);
+	assert_int_equal(link_connect(&uri, HEARD_NS, NULL, &link, &e), 0);
 	assert_int_equal(link_send(link, bytes, len, &e), 0);
 	link_free(link);
 	migration_destination_wait(d, &report, &vm);
