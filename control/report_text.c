@@ -139,16 +139,23 @@ static void print_predictions(FILE *out, const struct migration_report *r)
 	}
 }
 
+/* Steps with nothing to do took the time of finding that out. */
+static bool is_worth_a_word(const struct migration_report *r, enum migration_phase p)
+{
+	if ((p == PHASE_DISKS || p == PHASE_OFFER) && !r->disks.nr)
+		return false;
+	return r->phase_ns[p] && (p != PHASE_VERIFY || r->verified);
+}
+
 static void print_phases(FILE *out, const struct migration_report *r)
 {
 	char ns[TEXT];
 	int column = 0;
 
-	for (int p = 0; p < NR_PHASES; p++) {
-		if (!r->phase_ns[p])
+	for (enum migration_phase p = 0; p < NR_PHASES; p++) {
+		if (!is_worth_a_word(r, p))
 			continue;
-		fprintf(out, "%s  %-10s %8s", column ? "   " : "",
-			migration_phase_name((enum migration_phase)p),
+		fprintf(out, "%s  %-10s %8s", column ? "   " : "", migration_phase_name(p),
 			units_format_ns(ns, sizeof(ns), r->phase_ns[p]));
 		column = (column + 1) % 3;
 		if (!column)

@@ -152,6 +152,29 @@ static void test_text(void **state)
 	free(text);
 }
 
+/* What has nothing to do takes no room: a guest without disks, a migration without digests. */
+static void test_text_of_the_steps(void **state)
+{
+	struct migration_report r = sample(1);
+	char *text;
+
+	(void)state;
+	r.disks.nr = 1;
+	text = text_of(&r, false);
+	assert_non_null(strstr(text, "  disks       4.00 ms     precopy     5.00 ms"));
+	assert_non_null(strstr(text, "  offer "));
+	assert_non_null(strstr(text, "  verify "));
+	free(text);
+	r.disks.nr = 0;
+	r.verified = false;
+	text = text_of(&r, false);
+	assert_non_null(strstr(text, "  track       3.00 ms\n  precopy     5.00 ms"));
+	assert_null(strstr(text, "disks"));
+	assert_null(strstr(text, "offer"));
+	assert_null(strstr(text, "verif"));
+	free(text);
+}
+
 static void test_text_without_rounds(void **state)
 {
 	struct migration_report r = {.status = MIGRATION_FAILED, .uri = "tcp:h:1"};
@@ -189,6 +212,7 @@ int main(void)
 		cmocka_unit_test(test_json_of_a_failure),
 		cmocka_unit_test(test_odd_json_is_survived),
 		cmocka_unit_test(test_text),
+		cmocka_unit_test(test_text_of_the_steps),
 		cmocka_unit_test(test_text_without_rounds),
 		cmocka_unit_test(test_progress_fits),
 	};
