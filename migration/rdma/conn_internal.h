@@ -1,12 +1,13 @@
-/* The connection's own state, shared by conn.c (work and completions) and conn_open.c (coming to
- * be). Private to those files. */
+/* The connection's own state, shared by conn.c (work and completions), conn_open.c and
+ * conn_listen.c (coming to be). Private to those files. */
 #pragma once
 
 #include <stdatomic.h>
 
 #include "migration/rdma/conn.h"
 
-#define RDMA_RECV_DEPTH 4 /* marks that may arrive before we look; one a round does */
+#define RDMA_RECV_DEPTH   4   /* marks that may arrive before we look; one a round does */
+#define RDMA_REASON_BYTES 120 /* of a rejection; the private data of one is at most 148 */
 
 struct rdma_conn {
 	/* immutable once open */
@@ -30,3 +31,14 @@ struct rdma_conn {
 };
 
 int rdma_conn_post_recv(struct rdma_conn *c);
+
+/* Without an id yet. NULL if it could not be made; @e says why. */
+struct rdma_conn *rdma_conn_new(const struct verbs_ops *v, struct err *e);
+/* Once the id has its device: everything up to a queue pair that can receive. */
+int rdma_conn_prepare(struct rdma_conn *c, struct err *e);
+/* What both ends connect with; @g is the private data, NULL: none. */
+struct rdma_conn_param rdma_conn_param(const struct rdma_greeting *g);
+
+int rdma_open_events(const struct verbs_ops *v, struct rdma_event_channel **out, struct err *e);
+/* "RDMA: cannot WHAT: ..." of a call that returned @ret. */
+int rdma_failed(const char *what, int ret, struct err *e);

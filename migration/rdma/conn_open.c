@@ -1,4 +1,4 @@
-/* How RDMA connections come to be: connecting, listening, accepting; and how they end. */
+/* How RDMA connections come to be, from the side that connects, and how they end. */
 #include <errno.h>
 #include <netdb.h>
 #include <poll.h>
@@ -11,17 +11,8 @@
 #include "migration/rdma/conn_internal.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/link.h"
-#include "vmm/base/log.h"
 
-#define REASON_BYTES 120 /* of a rejection; the private data of one is at most 148 */
-
-struct rdma_listener {
-	const struct verbs_ops *v;
-	struct rdma_event_channel *events;
-	struct rdma_cm_id *id;
-};
-
-static int failed(const char *what, int ret, struct err *e)
+int rdma_failed(const char *what, int ret, struct err *e)
 {
 	/* What the kernel says when a control group is at its limit of objects. */
 	return err_set(e, ERR_SYS, -ret, "RDMA: cannot %s: %s", what,
@@ -29,7 +20,7 @@ static int failed(const char *what, int ret, struct err *e)
 				      : strerrordesc_np(-ret));
 }
 
-static int open_events(const struct verbs_ops *v, struct rdma_event_channel **out, struct err *e)
+int rdma_open_events(const struct verbs_ops *v, struct rdma_event_channel **out, struct err *e)
 {
 	int ret = v->channel_new(v, out);
 
@@ -61,7 +52,7 @@ static int look_at_device(struct rdma_conn *c, struct ibv_device_attr_ex *attr, 
 	int ret = c->v->query(c->v, c->id->verbs, attr);
 
 	if (ret < 0)
-		return failed("ask the device for its limits", ret, e);
+		return rdma_failed("ask the device for its limits", ret, e);
 	snprintf(c->device.name, sizeof(c->device.name), "%s", c->id->verbs->device->name);
 	c->device.on_demand = pages_on_demand(attr);
 	/* Others use the device, too. */
@@ -85,11 +76,10 @@ static int open_queues(struct rdma_conn *c, struct err *e)
 	if (ret == 0) /* room for all that can be under way: it cannot overrun */
 		ret = c->v->cq_new(c->v, c->id->verbs, RDMA_SEND_DEPTH + RDMA_RECV_DEPTH, c,
 				   c->comp, &c->cq);
-	return ret < 0 ? failed("create the connection's queues", ret, e) : 0;
+	return ret < 0 ? rdma_failed("create the connection's queues", ret, e) : 0;
 }
 
-/* Once the id has its device: everything up to a queue pair that can receive. */
-static int prepare(struct rdma_conn *c, struct err *e)
+int rdma_conn_prepare(struct rdma_conn *c, struct err *e)
 {
 	struct ibv_device_attr_ex attr;
 	struct ibv_qp_init_attr qp = {.qp_context = c,
@@ -106,18 +96,17 @@ static int prepare(struct rdma_conn *c, struct err *e)
 	qp.send_cq = qp.recv_cq = c->cq;
 	ret = c->v->qp_new(c->v, c->id, c->pd, &qp);
 	if (ret < 0)
-		return failed("create a queue pair", ret, e);
+		return rdma_failed("create a queue pair", ret, e);
 	c->has_qp = true;
 	for (int i = 0; i < RDMA_RECV_DEPTH; i++) {
 		ret = rdma_conn_post_recv(c);
 		if (ret < 0)
-			return failed("post to the receive queue", ret, e);
+			return rdma_failed("post to the receive queue", ret, e);
 	}
 	return 0;
 }
 
-/* NULL if it could not be made; e says why. */
-static struct rdma_conn *conn_new(const struct verbs_ops *v, struct err *e)
+struct rdma_conn *rdma_conn_new(const struct verbs_ops *v, struct err *e)
 {
 	struct rdma_conn *c = calloc(1, sizeof(*c));
 
@@ -129,7 +118,7 @@ static struct rdma_conn *conn_new(const struct verbs_ops *v, struct err *e)
 	c->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (c->wake_fd < 0)
 		err_sys(e, "eventfd");
-	else if (open_events(v, &c->events, e) == 0)
+	else if (rdma_open_events(v, &c->events, e) == 0)
 		return c;
 	rdma_conn_free(c);
 	return NULL;
@@ -164,7 +153,7 @@ void rdma_conn_free(struct rdma_conn *c)
 	free(c);
 }
 
-static struct rdma_conn_param conn_param(const struct rdma_greeting *g)
+struct rdma_conn_param rdma_conn_param(const struct rdma_greeting *g)
 {
 	/* No reads and no atomics: the peer has no use for them here. A message that finds no
 	 * receive is tried again without end (7); what must end it is our own stall timeout. */
@@ -181,9 +170,9 @@ static int rejected(const struct rdma_cm_event *event, struct err *e)
 {
 	const char *said = event->param.conn.private_data;
 	size_t len = event->param.conn.private_data_len;
-	char reason[REASON_BYTES + 1] = "";
+	char reason[RDMA_REASON_BYTES + 1] = "";
 
-	for (size_t i = 0; said && i < len && i < REASON_BYTES && said[i]; i++)
+	for (size_t i = 0; said && i < len && i < RDMA_REASON_BYTES && said[i]; i++)
 		reason[i] = said[i] >= ' ' && said[i] <= '~' ? said[i] : '?';
 	return err_set(e, ERR_PEER, ECONNREFUSED, "RDMA: %s",
 		       reason[0] ? reason : verbs_cm_event_text(RDMA_CM_EVENT_REJECTED));
@@ -204,7 +193,7 @@ static int await(struct rdma_conn *c, enum rdma_cm_event_type want, uint64_t dea
 		ret = c->v->get_event(c->v, c->events, &event);
 	} while (ret == -EAGAIN);
 	if (ret < 0)
-		return failed("hear from the connection manager", ret, e);
+		return rdma_failed("hear from the connection manager", ret, e);
 	if (event->event == RDMA_CM_EVENT_REJECTED)
 		ret = rejected(event, e);
 	else if (event->event != want)
@@ -234,23 +223,23 @@ static int find_way(struct rdma_conn *c, const struct uri *uri, uint64_t deadlin
 		return err_prefix(e, "%s", uri->text);
 	ret = c->v->resolve_route(c->v, c->id, timeout_ms);
 	if (ret < 0)
-		return failed("look for a route", ret, e);
+		return rdma_failed("look for a route", ret, e);
 	return await(c, RDMA_CM_EVENT_ROUTE_RESOLVED, deadline_ns, cancel, e);
 }
 
 static int connect_to(struct rdma_conn *c, const struct uri *uri, const struct rdma_greeting *g,
 		      uint64_t deadline_ns, const struct cancel *cancel, struct err *e)
 {
-	struct rdma_conn_param param = conn_param(g);
+	struct rdma_conn_param param = rdma_conn_param(g);
 	int ret = c->v->id_new(c->v, c->events, &c->id);
 
 	if (ret < 0)
-		return failed("create a connection", ret, e);
-	if (find_way(c, uri, deadline_ns, cancel, e) < 0 || prepare(c, e) < 0)
+		return rdma_failed("create a connection", ret, e);
+	if (find_way(c, uri, deadline_ns, cancel, e) < 0 || rdma_conn_prepare(c, e) < 0)
 		return -e->code;
 	ret = c->v->connect(c->v, c->id, &param);
 	if (ret < 0)
-		return failed("connect", ret, e);
+		return rdma_failed("connect", ret, e);
 	c->connected = true;
 	return await(c, RDMA_CM_EVENT_ESTABLISHED, deadline_ns, cancel, e);
 }
@@ -259,7 +248,7 @@ int rdma_conn_connect(const struct verbs_ops *v, const struct uri *uri,
 		      const struct rdma_greeting *g, uint64_t timeout_ns,
 		      const struct cancel *cancel, struct rdma_conn **out, struct err *e)
 {
-	struct rdma_conn *c = conn_new(v, e);
+	struct rdma_conn *c = rdma_conn_new(v, e);
 
 	if (!c)
 		return -e->code;
@@ -268,174 +257,5 @@ int rdma_conn_connect(const struct verbs_ops *v, const struct uri *uri,
 		return -e->code;
 	}
 	*out = c;
-	return 0;
-}
-
-/* ---- listening ---- */
-
-static int bind_and_listen(struct rdma_listener *l, const struct uri *uri, struct err *e)
-{
-	struct addrinfo *list;
-	int ret;
-
-	if (uri_resolve(uri, AI_PASSIVE, &list, e) < 0)
-		return -e->code;
-	ret = l->v->bind(l->v, l->id, list->ai_addr);
-	freeaddrinfo(list);
-	if (ret == -ENODEV || ret == -EADDRNOTAVAIL)
-		return err_set(
-			e, ERR_UNSUPPORTED, -ret,
-			"%s: no RDMA device has the address of '%s'; 'godwit doctor' lists the "
-			"devices and how to make one",
-			uri->text, uri->host[0] ? uri->host : "127.0.0.1");
-	if (ret == 0)
-		ret = l->v->listen(l->v, l->id);
-	if (ret < 0)
-		return err_set(e, ERR_SYS, -ret, "%s: cannot listen for RDMA: %s", uri->text,
-			       strerrordesc_np(-ret));
-	return 0;
-}
-
-int rdma_listener_new(const struct verbs_ops *v, const struct uri *uri, struct rdma_listener **out,
-		      struct err *e)
-{
-	struct rdma_listener *l = calloc(1, sizeof(*l));
-	int ret;
-
-	if (!l)
-		return err_set(e, ERR_SYS, ENOMEM, "out of memory for a listener");
-	l->v = v;
-	ret = open_events(v, &l->events, e);
-	if (ret == 0) {
-		ret = v->id_new(v, l->events, &l->id);
-		ret = ret < 0 ? failed("create a listener", ret, e) : bind_and_listen(l, uri, e);
-	}
-	if (ret < 0) {
-		rdma_listener_free(l);
-		return ret;
-	}
-	*out = l;
-	return 0;
-}
-
-void rdma_listener_free(struct rdma_listener *l)
-{
-	if (!l)
-		return;
-	if (l->id)
-		l->v->id_free(l->v, l->id);
-	if (l->events)
-		l->v->channel_free(l->v, l->events);
-	free(l);
-}
-
-static void turn_away(const struct verbs_ops *v, struct rdma_cm_id *id, const char *why)
-{
-	size_t len = strlen(why);
-
-	v->reject(v, id, why, (uint8_t)(len < REASON_BYTES ? len : REASON_BYTES));
-}
-
-static int accept_id(struct rdma_conn *c, struct err *e)
-{
-	struct rdma_conn_param param = conn_param(NULL);
-	int ret = c->v->id_move(c->v, c->id, c->events);
-
-	if (ret < 0)
-		return failed("take over a connection", ret, e);
-	if (prepare(c, e) < 0)
-		return -e->code;
-	ret = c->v->accept(c->v, c->id, &param);
-	if (ret < 0)
-		return failed("accept", ret, e);
-	/* No waiting for ESTABLISHED: the queue pair receives from here on, and the source may
-	 * speak on the channel before that event is out. */
-	c->connected = true;
-	return 0;
-}
-
-/* Ours but not possible: the source hears why and decides what becomes of the channel. */
-static struct rdma_conn *welcome(struct rdma_listener *l, struct rdma_cm_id *id)
-{
-	struct err e = ERR_INIT;
-	struct rdma_conn *c = conn_new(l->v, &e);
-
-	if (c) {
-		c->id = id;
-		if (accept_id(c, &e) == 0)
-			return c;
-		turn_away(l->v, id, e.msg);
-		rdma_conn_free(c);
-	} else {
-		turn_away(l->v, id, e.msg);
-		l->v->id_free(l->v, id);
-	}
-	log_warning("an RDMA connection could not be accepted: %s", e.msg);
-	return NULL;
-}
-
-/* One event of the listener; the connection if it was the one that is awaited. */
-static int hear(struct rdma_listener *l, const struct rdma_greeting *g, struct rdma_conn **out,
-		struct err *e)
-{
-	struct rdma_cm_event *event;
-	enum rdma_cm_event_type type;
-	struct rdma_cm_id *id;
-	bool ours;
-	int ret = l->v->get_event(l->v, l->events, &event);
-
-	if (ret == -EAGAIN)
-		return 0;
-	if (ret < 0)
-		return failed("hear from the connection manager", ret, e);
-	type = event->event;
-	id = event->id;
-	ours = g && type == RDMA_CM_EVENT_CONNECT_REQUEST &&
-	       event->param.conn.private_data_len >= sizeof(*g) &&
-	       !memcmp(event->param.conn.private_data, g, sizeof(*g));
-	l->v->ack_event(l->v, event);
-	if (type == RDMA_CM_EVENT_DEVICE_REMOVAL)
-		return err_set(e, ERR_SYS, ENODEV, "RDMA: %s", verbs_cm_event_text(type));
-	if (ours) {
-		*out = welcome(l, id);
-	} else if (type == RDMA_CM_EVENT_CONNECT_REQUEST) {
-		turn_away(l->v, id, "no channel of this migration");
-		l->v->id_free(l->v, id);
-	}
-	return 0;
-}
-
-int rdma_listener_accept(struct rdma_listener *l, const struct rdma_greeting *g, int other_fd,
-			 uint64_t timeout_ns, const struct cancel *cancel, struct rdma_conn **out,
-			 struct err *e)
-{
-	uint64_t deadline_ns = clock_now_ns() + timeout_ns;
-	struct pollfd fds[] = {{.fd = l->events->fd, .events = POLLIN},
-			       {.fd = other_fd, .events = POLLIN},
-			       {.fd = cancel ? cancel_fd(cancel) : -1, .events = POLLIN}};
-
-	*out = NULL;
-	while (!*out) {
-		uint64_t now = clock_now_ns();
-		struct timespec left = {
-			.tv_sec = (time_t)((now < deadline_ns ? deadline_ns - now : 0) / NS_PER_S),
-			.tv_nsec = (long)((now < deadline_ns ? deadline_ns - now : 0) % NS_PER_S)};
-		int nr = ppoll(fds, 3, &left, NULL);
-
-		if (nr < 0 && errno != EINTR)
-			return err_sys(e, "poll");
-		if (cancel && cancel_check(cancel, e) < 0)
-			return -e->code;
-		if (nr == 0)
-			return err_set(e, ERR_PEER, ETIMEDOUT,
-				       "RDMA: the source has not connected within %.0f s",
-				       (double)timeout_ns / 1e9);
-		if (nr > 0 && fds[0].revents) {
-			if (hear(l, g, out, e) < 0)
-				return -e->code;
-		} else if (nr > 0 && fds[1].revents) {
-			return 0;
-		}
-	}
 	return 0;
 }
