@@ -11,7 +11,8 @@
 #define PAGE_MASK 0xfffull
 #define NO_PA     UINT64_MAX
 
-#define BLOCKED_BY_NMI (1u << 3) /* of the interruptibility (SDM vol. 3C, table 24-3) */
+#define BLOCKED_BY_NMI  (1u << 3)  /* of the interruptibility (SDM vol. 3C, table 24-3) */
+#define EXIT_SAVE_TIMER (1u << 22) /* of the exit controls (table 24-13) */
 
 #define SVM_FLAGS \
 	(KVM_STATE_NESTED_GUEST_MODE | KVM_STATE_NESTED_RUN_PENDING | KVM_STATE_NESTED_GIF_SET)
@@ -68,15 +69,28 @@ static void forget_linear_address(struct nested_state *s)
 		memset(s->bytes + header_bytes + VMCS12_GUEST_LINEAR_ADDRESS, 0, 8);
 }
 
+/*
+ * Where exits save what is left of L2's preemption timer, KVM saves that with the state, too: it
+ * counts down, and is not looked at beside the deadline. Elsewhere it is what L1 has written.
+ */
+static void forget_remaining_time(struct nested_state *s)
+{
+	if (s->kvm.hdr.vmx.flags & KVM_STATE_VMX_PREEMPTION_TIMER_DEADLINE &&
+	    vmcs12_u32(s, VMCS12_EXIT_CONTROLS) & EXIT_SAVE_TIMER)
+		memset(s->bytes + header_bytes + VMCS12_TIMER_VALUE, 0, 4);
+}
+
 void nested_state_tidy(struct nested_state *s)
 {
 	if (!(s->kvm.flags & KVM_STATE_NESTED_GUEST_MODE) ||
 	    s->kvm.size < header_bytes + VMCB_BYTES)
 		return;
-	if (s->kvm.format == KVM_STATE_NESTED_FORMAT_SVM)
+	if (s->kvm.format == KVM_STATE_NESTED_FORMAT_SVM) {
 		keep_l1_registers(s->bytes + header_bytes);
-	else
+	} else {
 		forget_linear_address(s);
+		forget_remaining_time(s);
+	}
 }
 
 bool nested_state_blocks_nmis(const struct nested_state *s)
@@ -84,6 +98,17 @@ bool nested_state_blocks_nmis(const struct nested_state *s)
 	return s->kvm.format == KVM_STATE_NESTED_FORMAT_VMX &&
 	       s->kvm.flags & KVM_STATE_NESTED_GUEST_MODE &&
 	       vmcs12_u32(s, VMCS12_INTERRUPTIBILITY) & BLOCKED_BY_NMI;
+}
+
+void nested_state_put_off_timer(struct nested_state *s, uint64_t l1_tsc, uint32_t tsc_khz)
+{
+	struct kvm_vmx_nested_state_hdr *h = &s->kvm.hdr.vmx;
+	uint64_t soon = (l1_tsc + (uint64_t)tsc_khz * NESTED_TIMER_PUT_OFF_MS) >> NESTED_TIMER_RATE;
+
+	if (s->kvm.format == KVM_STATE_NESTED_FORMAT_VMX &&
+	    h->flags & KVM_STATE_VMX_PREEMPTION_TIMER_DEADLINE &&
+	    h->preemption_timer_deadline < soon)
+		h->preemption_timer_deadline = soon;
 }
 
 int nested_state_save(int fd, struct nested_state *s, struct err *e)

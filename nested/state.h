@@ -19,6 +19,12 @@
 /* Header and two pages: VMCS12 and shadow VMCS12, the largest there is. */
 #define NESTED_STATE_MAX_BYTES (sizeof(struct kvm_nested_state) + 2 * 4096)
 
+/* KVM's preemption timer ticks when this bit of L1's TSC changes, whatever the host's does
+ * (VMX_MISC_EMULATED_PREEMPTION_TIMER_RATE). */
+#define NESTED_TIMER_RATE 5
+/* How long a load may take from where it reads the TSC to where KVM does, on a busy host. */
+#define NESTED_TIMER_PUT_OFF_MS 50u
+
 /* kvm.size is the bytes in use; 0: the vCPU has no nesting. */
 struct nested_state {
 	union {
@@ -45,6 +51,14 @@ int nested_state_load(int vcpu_fd, const struct nested_state *s, struct err *e);
  * nmi_known_unmasked).
  */
 bool nested_state_blocks_nmis(const struct nested_state *s);
+
+/*
+ * VMX: a preemption timer of L2's that was due while the CPU was nowhere, or might be before the
+ * load is over, is due NESTED_TIMER_PUT_OFF_MS from now. KVM takes the time that is left for a
+ * number without a sign, and a deadline that has passed for one that is hours away
+ * (vmx_calc_preemption_timer_value()). @l1_tsc is what L1's TSC reads just before the load.
+ */
+void nested_state_put_off_timer(struct nested_state *s, uint64_t l1_tsc, uint32_t tsc_khz);
 
 /* Out of L2 and, with VMX, out of VMX operation: the state of a CPU that was just switched on. */
 int nested_state_leave(int vcpu_fd, enum nested_vendor vendor, struct err *e);

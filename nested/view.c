@@ -53,6 +53,7 @@ static void decode_vmx(const struct nested_state *s, struct nested_view *v)
 	v->gif = true;
 	v->step_pending = s->kvm.flags & KVM_STATE_NESTED_MTF_PENDING;
 	v->smm = s->kvm.hdr.vmx.smm.flags & KVM_STATE_NESTED_SMM_GUEST_MODE;
+	v->timer = s->kvm.hdr.vmx.flags & KVM_STATE_VMX_PREEMPTION_TIMER_DEADLINE;
 	v->vmxon_gpa = s->kvm.hdr.vmx.vmxon_pa;
 	v->control_gpa = s->kvm.hdr.vmx.vmcs12_pa;
 	if (!v->in_l2)
@@ -121,6 +122,8 @@ void nested_view_text(const struct nested_view *v, char *out, size_t cap)
 		say(&l, ", entry pending");
 	if (v->step_pending)
 		say(&l, ", step pending");
+	if (v->timer)
+		say(&l, ", preemption timer runs");
 	if (!v->gif)
 		say(&l, ", GIF clear");
 	if (v->smm)

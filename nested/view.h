@@ -20,6 +20,7 @@ struct nested_view {
 	bool in_l2;
 	bool run_pending;  /* L1 has asked to enter L2 and not one of its instructions has run */
 	bool step_pending; /* VMX: L2's last instruction owes L1 an exit by the monitor trap flag */
+	bool timer;        /* VMX: L2's preemption timer runs */
 	bool gif;          /* SVM: the global interrupt flag; VMX: always set */
 	bool smm;          /* VMX: L2 was interrupted by SMM */
 	uint64_t vmxon_gpa;   /* VMX, or NESTED_NO_GPA */

@@ -327,9 +327,16 @@ static int set_smm(int fd, const struct vcpu_state *s, struct err *e)
 
 static int load_nested(int fd, const struct vcpu_state *s, struct err *e)
 {
+	struct nested_state nested = s->nested;
+	uint64_t tsc = 0;
 	int ret = set_smm(fd, s, e);
 
-	return ret < 0 ? ret : nested_state_load(fd, &s->nested, e);
+	if (ret == 0)
+		ret = msr_get(fd, MSR_TSC, &tsc, e);
+	if (ret < 0)
+		return ret;
+	nested_state_put_off_timer(&nested, tsc, s->tsc_khz);
+	return nested_state_load(fd, &nested, e);
 }
 
 /*

@@ -4,7 +4,8 @@
  * Left out: the upper halves of AMD's SYSENTER registers, the TSC and its moment, kvmclock, the
  * ACPI PM timer, the HPET's counter, the LAPIC's current count. KVM computes those from the host's
  * clock whenever they are asked for. And the LAPIC's processor priority, which follows from its TPR
- * and ISR. Everything else has to be the same bit for bit on both sides.
+ * and ISR, and when the preemption timer of a hypervisor's guest is due. Everything else has to be
+ * the same bit for bit on both sides.
  */
 #include "vmm/vm_private.h"
 
@@ -54,11 +55,20 @@ static void canonical_lapic(Godwit__VcpuState *m)
 	memset(m->lapic.data + LAPIC_CURRENT_COUNT, 0, 4);
 }
 
+/* A deadline that has passed by the time of a load is put off (nested/state.h). Not left out: the
+ * digests of older sources have a zero there where no timer runs. */
+static void canonical_nested(Godwit__VcpuState *m)
+{
+	if (m->nested)
+		m->nested->preemption_timer_deadline = 0;
+}
+
 static void canonical_cpu(Godwit__VcpuState *m)
 {
 	m->has_tsc = m->has_tsc_realtime_ns = 0;
 	canonical_sysenter(m);
 	canonical_lapic(m);
+	canonical_nested(m);
 	/* A host with room for more extended state than the guest has reports more zeroes. */
 	while (m->has_xsave && m->xsave.len > VCPU_XSAVE_MIN_BYTES &&
 	       m->xsave.data[m->xsave.len - 1] == 0)

@@ -324,7 +324,8 @@ static bool serve(struct l1 *m, struct guest *g)
 	case EXIT_CPUID:
 	case EXIT_PORT:
 		break;
-	case EXIT_STEP: /* nobody has asked for it */
+	case EXIT_STEP: /* nobody has asked for these */
+	case EXIT_TIMER:
 	case EXIT_FAILED:
 		l1_fail("L2 left for another reason; code", g->exit.code);
 	}

@@ -47,6 +47,7 @@ enum exit_kind {
 	EXIT_MSR,
 	EXIT_HLT,
 	EXIT_STEP,       /* #DB or the monitor trap flag: L2 has executed one instruction */
+	EXIT_TIMER,      /* VMX: the preemption timer that L1 has set */
 	EXIT_PAGE_FAULT, /* of the second level: L2 touched what L1 has not mapped */
 	EXIT_FAILED      /* anything else, and entries that the CPU refused */
 };
@@ -97,6 +98,9 @@ struct front_end {
 	 * NULL (VMX, as not every CPU has the monitor trap flag): only those that somebody else
 	 * makes KVM owe. */
 	void (*step)(struct guest *g);
+	/* From the next entry on L2 has @cycles (of L1's TSC) until EXIT_TIMER; 0: no such end.
+	 * NULL: SVM has no timer of this kind. */
+	void (*timer)(struct guest *g, uint64_t cycles);
 	/* Map, or unmap, the 2 MiB of L2's memory around @gpa (nested paging). */
 	void (*map)(struct guest *g, uint64_t gpa, bool present);
 };
@@ -110,6 +114,8 @@ struct l1_options {
 	uint64_t marks;
 	uint64_t inject; /* points: 0 nothing, 1 an interrupt, 2 an exception */
 	uint64_t step;   /* points: L2's marks end by EXIT_STEP */
+	uint64_t timer;  /* points: L2 waits behind its mark for EXIT_TIMER, so many ms from its
+			    entry */
 	uint64_t rounds;
 	uint64_t exits; /* bench: ask for the number of L0's exits (nested/l1/l1_exits.h) */
 };

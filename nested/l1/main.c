@@ -158,7 +158,7 @@ static void take_word(struct l1_options *o, const char *word)
 	} numbers[] = {
 		{"l1.guests=", &o->nr_guests}, {"l1.npt=", &o->npt},       {"l1.marks=", &o->marks},
 		{"l1.inject=", &o->inject},    {"l1.rounds=", &o->rounds}, {"l1.exits=", &o->exits},
-		{"l1.step=", &o->step},
+		{"l1.step=", &o->step},        {"l1.timer=", &o->timer},
 	};
 	const char *value = match(word, "l1.mode=");
 

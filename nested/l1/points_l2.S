@@ -15,7 +15,7 @@
 	.endm
 
 	.text
-	.globl l2_point, l2_after_mark
+	.globl l2_point, l2_after_mark, l2_waited
 l2_point:
 	fill 1, rbx
 	fill 2, rcx
@@ -38,6 +38,18 @@ l2_point:
 	outb	%al, $MARK_PORT
 1:
 l2_after_mark:
+	cmpq	$0, l2_patience /* no timer: nothing to wait for */
+	je	2f
+1:	rdtsc
+	shlq	$32, %rdx
+	orq	%rdx, %rax
+	cmpq	l2_patience, %rax
+	jb	1b
+l2_waited:
+	fill 3, rdx
+	movq	$PATTERN(15), %rax
+	movb	$MARK_L2, %al
+2:
 	cmpq	$((PATTERN(15) & ~0xff) | MARK_L2), %rax
 	movl	$15, %eax
 	jne	tell

@@ -8,6 +8,7 @@
 #define MSR_VMX_PROC        0x482u
 #define MSR_VMX_EXIT        0x483u
 #define MSR_VMX_ENTRY       0x484u
+#define MSR_VMX_MISC        0x485u
 #define MSR_VMX_CR0_FIXED0  0x486u
 #define MSR_VMX_CR4_FIXED0  0x488u
 #define MSR_VMX_SECONDARY   0x48bu
@@ -20,6 +21,7 @@
 
 #define PIN_INTERRUPTS  (1u << 0)
 #define PIN_NMI         (1u << 3)
+#define PIN_TIMER       (1u << 6)
 #define PROC_HLT        (1u << 7)
 #define PROC_ALL_PORTS  (1u << 24)
 #define PROC_PORT_MAPS  (1u << 25)
@@ -27,6 +29,7 @@
 #define PROC_SECONDARY  (1u << 31)
 #define SECONDARY_EPT   (1u << 1)
 #define EXIT_HOST_64BIT (1u << 9)
+#define EXIT_SAVE_TIMER (1u << 22)
 #define ENTRY_64BIT     (1u << 9)
 
 #define EPT_TABLE_FLAGS 0x7ull
@@ -81,6 +84,7 @@ enum field {
 	GUEST_IDTR_LIMIT = 0x4812,
 	GUEST_RIGHTS = 0x4814, /* the same eight */
 	GUEST_BLOCKING = 0x4824,
+	GUEST_TIMER = 0x482e,
 	HOST_SYSENTER_CS = 0x4c00,
 	GUEST_CR0 = 0x6800,
 	GUEST_CR3 = 0x6802,
@@ -314,6 +318,8 @@ static enum exit_kind kind_of(uint64_t reason)
 		return EXIT_STEP;
 	case 48:
 		return EXIT_PAGE_FAULT;
+	case 52:
+		return EXIT_TIMER;
 	default:
 		return EXIT_FAILED;
 	}
@@ -363,6 +369,17 @@ static void inject(struct guest *g, const struct injection *event)
 	write_field(ENTRY_ERROR, event->error);
 }
 
+/* Each exit saves what is left of it, for the next entry. */
+static void set_timer(struct guest *g, uint64_t cycles)
+{
+	uint32_t pin = cycles != 0 ? PIN_TIMER : 0, exit = cycles != 0 ? EXIT_SAVE_TIMER : 0;
+
+	make_current(g);
+	write_field(PIN_CONTROLS, controls(MSR_VMX_PIN, PIN_INTERRUPTS | PIN_NMI | pin));
+	write_field(EXIT_CONTROLS, controls(MSR_VMX_EXIT, EXIT_HOST_64BIT | exit));
+	write_field(GUEST_TIMER, cycles >> (rdmsr(MSR_VMX_MISC) & 31));
+}
+
 static void map(struct guest *g, uint64_t gpa, bool present)
 {
 	const struct {
@@ -384,5 +401,6 @@ const struct front_end vmx_front_end = {
 	.prepare = prepare,
 	.run = run,
 	.inject = inject,
+	.timer = set_timer,
 	.map = map,
 };

@@ -26,7 +26,9 @@ struct scenario {
 	unsigned int inject;
 	bool run_pending; /* from L1_MARK_ENTRY on to the entry itself, and move there */
 	bool smi;         /* at each mark one comes; move before it is taken, and in its handler */
-	bool step;        /* at the mark, L1 is owed an exit for L2's instruction */
+	unsigned int timer_ms; /* L2's preemption timer runs at the mark (VMX) */
+	bool late;             /* and is overdue when the move is over */
+	bool step;             /* at the mark, L1 is owed an exit for L2's instruction */
 };
 
 struct paging {
@@ -60,6 +62,7 @@ static void check_place(const struct scenario *s, uint8_t mark, const struct nes
 		assert_false(v->gif);
 	if (mark == L1_MARK_L1 || mark == L1_MARK_L2)
 		assert_true(v->gif);
+	assert_int_equal(v->timer, s->timer_ms != 0);
 	assert_true(s->marks & mark);
 }
 
@@ -86,6 +89,15 @@ static void owe_step(struct bare *b, enum nested_vendor vendor)
 	assert_true(bare_view(b).step_pending);
 }
 
+static void need_timer(struct bare *b)
+{
+	if (bare_view(b).vendor == NESTED_VMX)
+		return;
+	bare_free(b);
+	print_message("SKIPPED: only VMX has a preemption timer\n");
+	skip();
+}
+
 static unsigned int run_to_end(struct bare *b, const struct scenario *s, unsigned int npt)
 {
 	unsigned int nr_moves = 0;
@@ -102,7 +114,7 @@ static unsigned int run_to_end(struct bare *b, const struct scenario *s, unsigne
 			assert_int_equal(v.nested_paging, npt);
 		if (s->run_pending)
 			go_to_entry(b, s);
-		bare_move(b);
+		(s->late ? bare_move_late : bare_move)(b);
 		nr_moves++;
 	}
 	return nr_moves;
@@ -116,9 +128,11 @@ static void play(const struct scenario *s, const struct paging *p)
 
 	snprintf(append, sizeof(append),
 		 "l1.mode=points l1.npt=%u l1.marks=%u l1.guests=%u l1.inject=%u l1.rounds=%u "
-		 "l1.step=%u",
-		 p->npt, s->marks, s->nr_guests, s->inject, NR_ROUNDS, s->step);
+		 "l1.step=%u l1.timer=%u",
+		 p->npt, s->marks, s->nr_guests, s->inject, NR_ROUNDS, s->step, s->timer_ms);
 	b = bare_boot(L1_ELF, append, MEMORY_BYTES);
+	if (s->timer_ms != 0)
+		need_timer(b);
 	nr_moves = run_to_end(b, s, p->npt);
 	for (unsigned int bits = s->marks; bits; bits &= bits - 1)
 		expected += NR_ROUNDS * s->nr_guests * (s->smi ? 2 : 1);
@@ -153,6 +167,8 @@ SCENARIO(gif_clear, {.marks = L1_MARK_ENTRY, .nr_guests = 1})
 SCENARIO(smi_in_l1, {.marks = L1_MARK_L1, .nr_guests = 1, .smi = true})
 SCENARIO(smi_in_l2, {.marks = L1_MARK_L2, .nr_guests = 1, .smi = true})
 SCENARIO(step_pending, {.marks = L1_MARK_L2, .nr_guests = 1, .step = true})
+SCENARIO(timer_running, {.marks = L1_MARK_L2, .nr_guests = 1, .timer_ms = 2000})
+SCENARIO(timer_overdue, {.marks = L1_MARK_L2, .nr_guests = 1, .timer_ms = 50, .late = true})
 SCENARIO(intercepted_instruction, {.marks = L1_MARK_EXIT, .nr_guests = 1})
 SCENARIO(several_control_blocks, {.marks = L1_MARK_L1 | L1_MARK_L2 | L1_MARK_ENTRY | L1_MARK_EXIT,
 				  .nr_guests = 4,
@@ -179,6 +195,8 @@ int main(void)
 		BOTH(smi_in_l1),
 		BOTH(smi_in_l2),
 		BOTH(step_pending),
+		BOTH(timer_running),
+		BOTH(timer_overdue),
 		BOTH(intercepted_instruction),
 		BOTH(several_control_blocks),
 		cmocka_unit_test(everywhere_with_both_kinds_of_paging),

@@ -49,6 +49,10 @@ struct nested_view bare_view(struct bare *b);
 /* Save, destroy, make anew, load, save again: every register must be as it was. */
 void bare_move(struct bare *b);
 
+/* The same, but away until L2's preemption timer is overdue (VMX): all that may change is when it
+ * is due. */
+void bare_move_late(struct bare *b);
+
 /* Offer the machine its own state as @spoil has changed it. It must be refused, and @refusal says
  * how; after that the machine takes the sound state, and every register is as it was. */
 void bare_refuse(struct bare *b, void (*spoil)(struct nested_state *), struct err *refusal);

@@ -175,6 +175,52 @@ static void l2s_word_counts_for_nmis(void **state)
 	assert_false(nested_state_blocks_nmis(&svm));
 }
 
+/* 1 MHz: a ms is 1000 cycles, and the timer ticks every 32. */
+static void an_overdue_timer_is_put_off(void **state)
+{
+	struct nested_state s = vmx_in_l2();
+	__u64 *deadline = &s.kvm.hdr.vmx.preemption_timer_deadline;
+
+	(void)state;
+	*deadline = 9000;
+	nested_state_put_off_timer(&s, 100 * 32, 1000);
+	assert_int_equal(*deadline, 9000); /* has time */
+	nested_state_put_off_timer(&s, 9001 * 32, 1000);
+	assert_int_equal(*deadline, 9001 + 50000 / 32);
+	s.kvm.hdr.vmx.flags = 0;
+	*deadline = 0;
+	nested_state_put_off_timer(&s, 9001 * 32, 1000);
+	assert_int_equal(*deadline, 0); /* does not run */
+}
+
+static void svm_has_no_timer(void **state)
+{
+	struct nested_state s = svm_in_l2(), before = s;
+
+	(void)state;
+	nested_state_put_off_timer(&s, UINT64_MAX / 2, 1000);
+	assert_memory_equal(&s, &before, sizeof(s));
+}
+
+static void what_is_left_of_a_timer_is_forgotten(void **state)
+{
+	struct nested_state s = vmx_in_l2();
+
+	(void)state;
+	memcpy(s.bytes + HEADER, &(uint32_t){VMCS12_REVISION}, 4);
+	s.bytes[HEADER + VMCS12_TIMER_VALUE] = 0x41;
+	nested_state_tidy(&s);
+	assert_int_equal(s.bytes[HEADER + VMCS12_TIMER_VALUE], 0x41); /* L1's own */
+	s.bytes[HEADER + VMCS12_EXIT_CONTROLS + 2] = 0x40;
+	nested_state_tidy(&s);
+	assert_int_equal(s.bytes[HEADER + VMCS12_TIMER_VALUE], 0);
+	assert_int_equal(s.bytes[HEADER + VMCS12_EXIT_CONTROLS + 2], 0x40);
+	s.bytes[HEADER + VMCS12_TIMER_VALUE] = 0x41;
+	s.kvm.hdr.vmx.flags = 0; /* of an earlier entry */
+	nested_state_tidy(&s);
+	assert_int_equal(s.bytes[HEADER + VMCS12_TIMER_VALUE], 0x41);
+}
+
 static void another_layout_is_left_alone(void **state)
 {
 	struct nested_state s = vmx_in_l2(), before;
@@ -311,12 +357,13 @@ static void the_view_tells_vmx(void **state)
 	(void)state;
 	nested_view_decode(&s, &v);
 	nested_view_text(&v, text, sizeof(text));
-	assert_string_equal(text, "VMX: in L2, VMCS at 0x2000, VMXON at 0x1000, nested paging by "
+	assert_string_equal(text, "VMX: in L2, preemption timer runs, VMCS at 0x2000, VMXON at "
+				  "0x1000, nested paging by "
 				  "0x6000, L1 goes on at 0x110000");
 	s.kvm.flags |= KVM_STATE_NESTED_MTF_PENDING;
 	nested_view_decode(&s, &v);
 	nested_view_text(&v, text, sizeof(text));
-	assert_non_null(strstr(text, "VMX: in L2, step pending, VMCS at"));
+	assert_non_null(strstr(text, "VMX: in L2, step pending, preemption timer runs, VMCS at"));
 }
 
 /* Bits that the CPU would not look at. */
@@ -376,6 +423,9 @@ int main(void)
 		cmocka_unit_test(what_a_vmexit_loads_is_kept),
 		cmocka_unit_test(l0s_linear_address_is_forgotten),
 		cmocka_unit_test(l2s_word_counts_for_nmis),
+		cmocka_unit_test(what_is_left_of_a_timer_is_forgotten),
+		cmocka_unit_test(an_overdue_timer_is_put_off),
+		cmocka_unit_test(svm_has_no_timer),
 		cmocka_unit_test(another_layout_is_left_alone),
 		cmocka_unit_test(what_is_malformed_is_named),
 		cmocka_unit_test(outside_vmx_operation_there_is_nothing),

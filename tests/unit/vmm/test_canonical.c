@@ -10,6 +10,7 @@ struct machine {
 	uint32_t msr_index[2];
 	uint64_t msr_value[2];
 	uint64_t tsc;
+	uint64_t vmcs12_gpa, timer_deadline; /* of nested state */
 	uint8_t lapic[1024];
 };
 
@@ -25,6 +26,7 @@ static void canonical(const struct machine *machine, struct buf *out)
 	struct machine copy = *machine;
 	Godwit__MachineState m = GODWIT__MACHINE_STATE__INIT;
 	Godwit__VcpuState cpu = GODWIT__VCPU_STATE__INIT;
+	Godwit__NestedState nested = GODWIT__NESTED_STATE__INIT;
 	Godwit__VcpuState *cpus[] = {&cpu};
 	struct buf packed = BUF_INIT;
 	struct err e = ERR_INIT;
@@ -40,6 +42,10 @@ static void canonical(const struct machine *machine, struct buf *out)
 	cpu.tsc = copy.tsc;
 	cpu.has_lapic = 1;
 	cpu.lapic = (ProtobufCBinaryData){.len = sizeof(copy.lapic), .data = copy.lapic};
+	cpu.nested = &nested;
+	nested.has_vmcs12_gpa = nested.has_preemption_timer_deadline = 1;
+	nested.vmcs12_gpa = copy.vmcs12_gpa;
+	nested.preemption_timer_deadline = copy.timer_deadline;
 	assert_int_equal(buf_reserve(&packed, godwit__machine_state__get_packed_size(&m), &e), 0);
 	packed.len = godwit__machine_state__pack(&m, packed.data);
 	assert_int_equal(vm_state_canonical(packed.data, packed.len, out, &e), 0);
@@ -111,6 +117,17 @@ static void test_a_lapics_processor_priority_follows_from_the_rest(void **state)
 	expect_equal(&source, &other, 0);
 }
 
+static void test_an_overdue_timer_is_put_off(void **state)
+{
+	struct machine other = amd;
+
+	(void)state;
+	other.timer_deadline += 50;
+	expect_equal(&amd, &other, 1);
+	other.vmcs12_gpa += 4096;
+	expect_equal(&amd, &other, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -118,6 +135,7 @@ int main(void)
 		cmocka_unit_test(test_intel_sysenter_has_64),
 		cmocka_unit_test(test_other_msrs_and_the_tsc),
 		cmocka_unit_test(test_a_lapics_processor_priority_follows_from_the_rest),
+		cmocka_unit_test(test_an_overdue_timer_is_put_off),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
