@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #include <cmocka.h>
 
@@ -330,6 +331,33 @@ static void devices_load(void **state)
 	for_each_golden(look_at_devices);
 }
 
+/* ---- The digest ---- */
+
+/* What is compared comes out as it did at whoever wrote the stream, or its guests are refused. */
+static void look_at_digest(struct golden *g)
+{
+	ProtobufCMessage *state = find(g, RECORD_STATE, &godwit__machine_state__descriptor);
+	Godwit__Digest *sent = (void *)find(g, RECORD_DIGEST, &godwit__digest__descriptor);
+	struct buf packed = BUF_INIT, canonical = BUF_INIT;
+	XXH128_hash_t h;
+
+	must(buf_reserve(&packed, protobuf_c_message_get_packed_size(state), e));
+	packed.len = protobuf_c_message_pack(state, packed.data);
+	must(vm_state_canonical(packed.data, packed.len, &canonical, e));
+	h = XXH3_128bits(canonical.data, canonical.len);
+	assert_true(h.low64 == sent->state_low && h.high64 == sent->state_high);
+	buf_fini(&canonical);
+	buf_fini(&packed);
+	forget(state);
+	forget(sent);
+}
+
+static void digests_come_out_as_sent(void **state)
+{
+	(void)state;
+	for_each_golden(look_at_digest);
+}
+
 /* ---- The whole machine ---- */
 
 struct replay {
@@ -562,6 +590,7 @@ int main(void)
 		cmocka_unit_test(records_are_understood),
 		cmocka_unit_test(pages_arrive),
 		cmocka_unit_test(devices_load),
+		cmocka_unit_test(digests_come_out_as_sent),
 		cmocka_unit_test(whole_machines_run),
 		cmocka_unit_test(foreign_hypervisors_are_refused),
 	};
