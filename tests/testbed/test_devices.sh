@@ -116,8 +116,11 @@ expect "left out: by name only" row by-name "SKIP: not by default"
 expect "left out: Hyper-V" row hyperv "SKIP: Godwit has no Hyper-V's interfaces (hv_passthrough)"
 expect "left out: another machine" row iommu "SKIP: Godwit has no -machine q35"
 expect "left out: more CPUs than it begins with" row sparse "SKIP: Godwit has no -smp 1,maxcpus=256"
+expect "counted" grep -q '^2 run, 7 left out$' "$work/rows"
 suite --group long
 expect "a group's tests run" row by-name "PASS"
 suite --print
 expect "a test's command line is printed" row seven "--cpus 2 --cpu host,-x2apic --nested on"
+expect "one that it has not is not left out in silence" grep -q "has no test 'seventh'" \
+	<("$root/experiments/kvm-unit-tests/run" --print "$work/suite" seventh 2>&1)
 report_end
