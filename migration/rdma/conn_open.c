@@ -203,6 +203,14 @@ static int await(struct rdma_conn *c, enum rdma_cm_event_type want, uint64_t dea
 	return ret;
 }
 
+static int leads_nowhere(const struct uri *uri, int ret, struct err *e)
+{
+	return err_set(e, ERR_UNSUPPORTED, -ret,
+		       "RDMA: no device here leads to %s: %s ('godwit doctor' lists the devices "
+		       "and their addresses)",
+		       uri->host[0] ? uri->host : "loopback", strerrordesc_np(-ret));
+}
+
 static int find_way(struct rdma_conn *c, const struct uri *uri, uint64_t deadline_ns,
 		    const struct cancel *cancel, struct err *e)
 {
@@ -215,13 +223,12 @@ static int find_way(struct rdma_conn *c, const struct uri *uri, uint64_t deadlin
 	ret = c->v->resolve_addr(c->v, c->id, list->ai_addr, timeout_ms);
 	freeaddrinfo(list);
 	if (ret < 0)
-		return err_set(e, ERR_UNSUPPORTED, -ret,
-			       "RDMA: no device here leads to %s: %s ('godwit doctor' lists the "
-			       "devices and their addresses)",
-			       uri->host[0] ? uri->host : "loopback", strerrordesc_np(-ret));
+		return leads_nowhere(uri, ret, e);
 	if (await(c, RDMA_CM_EVENT_ADDR_RESOLVED, deadline_ns, cancel, e) < 0)
 		return err_prefix(e, "%s", uri->text);
 	ret = c->v->resolve_route(c->v, c->id, timeout_ms);
+	if (ret == -ENODEV) /* an address of this host that no device has: loopback's */
+		return leads_nowhere(uri, ret, e);
 	if (ret < 0)
 		return rdma_failed("look for a route", ret, e);
 	return await(c, RDMA_CM_EVENT_ROUTE_RESOLVED, deadline_ns, cancel, e);

@@ -489,6 +489,11 @@ void fake_verbs_no_device(struct fake_verbs *f)
 	f->no_device = true;
 }
 
+void fake_verbs_no_route(struct fake_verbs *f)
+{
+	f->no_route = true;
+}
+
 void fake_verbs_hang(struct fake_verbs *f)
 {
 	pthread_mutex_lock(&f->lock);

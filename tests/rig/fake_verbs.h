@@ -43,6 +43,7 @@ void fake_verbs_limit_regions(struct fake_verbs *f, bool target, uint32_t nr);
 uint32_t fake_verbs_open_ends(struct fake_verbs *f);
 void fake_verbs_on_demand(struct fake_verbs *f); /* the device has on-demand paging */
 void fake_verbs_no_device(struct fake_verbs *f); /* resolve and bind find none */
+void fake_verbs_no_route(struct fake_verbs *f);  /* an address resolves, a route does not */
 
 /* From now on nothing completes: a silent hang. */
 void fake_verbs_hang(struct fake_verbs *f);

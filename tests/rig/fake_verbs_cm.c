@@ -222,8 +222,9 @@ static int resolve_route(const struct verbs_ops *v, struct rdma_cm_id *id, int t
 {
 	ENTER(v);
 	(void)timeout_ms;
-	fake_tell(f, (struct id *)id, RDMA_CM_EVENT_ROUTE_RESOLVED, NULL, NULL, 0);
-	return fake_leave(f, 0);
+	if (!f->no_route)
+		fake_tell(f, (struct id *)id, RDMA_CM_EVENT_ROUTE_RESOLVED, NULL, NULL, 0);
+	return fake_leave(f, f->no_route ? -ENODEV : 0);
 }
 
 static int connect_id(const struct verbs_ops *v, struct rdma_cm_id *pub, struct rdma_conn_param *p)

@@ -84,6 +84,7 @@ struct fake_verbs {
 	uint64_t nr_registered;
 	bool on_demand;
 	bool no_device;
+	bool no_route;
 	bool hangs;
 	uint64_t nr_calls;
 	uint64_t fail_call;

@@ -465,6 +465,20 @@ static void test_no_device(void **state)
 	break_pair(&p);
 }
 
+static void test_an_address_without_a_device(void **state)
+{
+	struct err e = ERR_INIT;
+	struct pair p;
+
+	(void)state;
+	make_pair(&p, 1, false);
+	fake_verbs_no_route(p.fake);
+	assert_true(open_pair(&p, &e) < 0);
+	assert_non_null(strstr(e.msg, "no device here leads to 127.0.0.1"));
+	assert_non_null(strstr(e.msg, "godwit doctor"));
+	break_pair(&p);
+}
+
 static void test_cancelled_while_writes_hang(void **state)
 {
 	struct err e = ERR_INIT;
@@ -504,6 +518,7 @@ int main(void)
 		cmocka_unit_test(test_the_completion_queue_overruns),
 		cmocka_unit_test(test_nothing_happens_any_more),
 		cmocka_unit_test(test_no_device),
+		cmocka_unit_test(test_an_address_without_a_device),
 		cmocka_unit_test(test_cancelled_while_writes_hang),
 	};
 
