@@ -14,7 +14,7 @@ while read -r name; do
 		continue
 	fi
 	echo "program $name"
-	timeout "${KVM_TEST_SECONDS:-240}" "$root/build/release/tests/$name" 2>&1
+	timeout "${KVM_TEST_SECONDS:-500}" "$root/build/release/tests/$name" 2>&1
 	result=$?
 	echo "program $name: status $result"
 	((result == 0)) || status=1

@@ -9,7 +9,8 @@ source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../../scripts/common.sh"
 # shellcheck source=report.sh
 source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/report.sh"
 
-bed() { timeout 200 "$root/experiments/testbed/testbed" "$@"; }
+# In the foreground: whoever ends this script ends that, too, and no host is left behind.
+bed() { timeout --foreground 500 "$root/experiments/testbed/testbed" "$@"; }
 
 # What the commands below share on each host. VMMs outlive the command that starts them.
 # shellcheck disable=SC2016 # for the shell over there
@@ -22,7 +23,7 @@ vmm() { # NAME run|receive...
 }
 nr_lines() { cat "$work/$1.serial" 2>/dev/null | grep -c "^l1: ticks="; }
 goes_on() { # NAME: three lines more, and none of them tells of an error
-	local end=$((SECONDS + 60)) before=$(nr_lines $1)
+	local end=$((SECONDS + 240)) before=$(nr_lines $1)
 	until (($(nr_lines $1) > before + 2)); do
 		((SECONDS < end)) || return 1
 		sleep 0.2
@@ -33,34 +34,42 @@ reload() { # PARAMETER...: what KVM offers its guests
 	rmmod kvm_amd && insmod "$(find /lib/modules -name "kvm-amd.ko")" "$@"
 }
 '
-on() { bed run --timeout 150 "$1" -- bash -c "$there$2"; }
+on() { bed run --timeout 450 "$1" -- bash -c "$there$2"; }
 
 # boot HOST NAME PAGING: a hypervisor with two guests, all at work.
 # shellcheck disable=SC2016
 boot() {
 	on "$1" "vmm $2 run --nested require --kernel build/release/nested/l1.elf --memory 64M \
 		--append 'l1.mode=work l1.guests=2 l1.npt=$3 fill=4M ws=1M rate=300 gap=1000 longgap=5000'"'
-		wait_for 90 $pid $work/'"$2"'.serial "^l1: ticks=" && goes_on '"$2"
+		wait_for 200 $pid $work/'"$2"'.serial "^l1: ticks=" && goes_on '"$2"
 }
 
-# receive HOST NAME
+# receive HOST NAME: its port is in $work/port, a new one each time: who waited before may not have ended yet.
 # shellcheck disable=SC2016
 receive() {
-	on "$1" "vmm $2 receive tcp:0.0.0.0:4444"' && wait_for 60 $pid $work/'"$2"'.log "^waiting for"'
+	on "$1" "vmm $2 receive tcp:0.0.0.0:0"'
+		wait_for 200 $pid $work/'"$2"'.log "^waiting for" &&
+			sed -n "s/^waiting for a guest at .*://p" $work/'"$2"'.log' >"$work/port"
 }
 
 # offer HOST NAME HOST: what it says is in $work/said.
 offer() {
 	# shellcheck disable=SC2016
-	on "$1" "timeout 60 \$godwit migrate \$work/$2.qmp tcp:$3:4444 --json" >"$work/said" 2>&1
+	on "$1" "timeout 240 \$godwit migrate \$work/$2.qmp tcp:$3:$(cat "$work/port") --json" >"$work/said" 2>&1
 }
 
 says() { grep -qF -- "$1" "$work/said"; }
 alive() { on "$1" "goes_on $2"; }
 
-# What the destination knew, too.
+# What the destination knew, too: it says so when it has told the source.
 # shellcheck disable=SC2016
-heard() { on "$1" 'cat $work/'"$2"'.log' | grep -qF -- "$3"; }
+heard() {
+	on "$1" 'end=$((SECONDS + 60))
+	until grep -qF -- "'"$3"'" $work/'"$2"'.log; do
+		((SECONDS < end)) || exit 1
+		sleep 0.2
+	done'
+}
 
 # refused NAME WHAT...: b refuses the hypervisor of a, naming WHAT.
 refused() {

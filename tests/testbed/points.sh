@@ -8,10 +8,10 @@ source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../../scripts/common.sh"
 source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/report.sh"
 
 # shellcheck disable=SC2317 # called by expect
-bed() { timeout 120 "$root/experiments/testbed/testbed" "$@"; }
+bed() { timeout --foreground 300 "$root/experiments/testbed/testbed" "$@"; }
 
 # shellcheck disable=SC2317 # called by expect
-reaches() { bed run "$1" -- ping -c 3 -A -W 2 "$2" >/dev/null 2>&1; }
+reaches() { bed run "$1" -- ping -c 3 -A -W "${3:-30}" "$2" >/dev/null 2>&1; }
 
 # shellcheck disable=SC2317 # called by expect
 ends_with() {
@@ -51,7 +51,7 @@ expect "input and output pass at once" \
 	cmp "$work/bytes" <(bed run -i a -- cat <"$work/bytes")
 expect "the hosts reach each other" reaches a b
 bed cut a b
-expect "not when the cable is cut" not reaches a b
+expect "not when the cable is cut" not reaches a b 5
 bed restore
 expect "and again when it is joined" reaches a b
 expect "a slow cable is slow" slower_when_shaped

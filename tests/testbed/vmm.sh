@@ -17,6 +17,6 @@ start_vmm() {
 
 # listening NAME: the address at which the VMM called NAME, the last one started, waits for a guest.
 listening() {
-	wait_for 30 "$pid" "$work/$1.log" '^waiting for a guest at' &&
+	wait_for 120 "$pid" "$work/$1.log" '^waiting for a guest at' &&
 		sed -n 's/^waiting for a guest at //p' "$work/$1.log"
 }
