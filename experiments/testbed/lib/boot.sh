@@ -96,12 +96,15 @@ follow() {
 # control_read SECONDS: one line of the control port into `reply`. Fails when QEMU
 # is gone (status 1) or the time is over (status 2).
 control_read() {
-	local deadline=$((SECONDS + $1))
+	local deadline=$((SECONDS + $1)) part
+	reply=
 	while ((SECONDS <= deadline)); do
-		if IFS= read -r -t 1 -u "$control" reply; then
+		if IFS= read -r -t 1 -u "$control" part; then
+			reply+=$part
 			[[ -z $reply ]] || return 0
 			continue
 		fi
+		reply+=$part # the second is over in the middle of a line
 		emulator_running || return 1
 	done
 	return 2
@@ -110,14 +113,15 @@ control_read() {
 # ports_drain OUT ERR TAR: waits until the ports' files have the bytes that the
 # machine says it wrote.
 ports_drain() {
-	local want=("$@") n tries
+	local want=("$@") n have end=$((SECONDS + 40)) # it goes on for a minute
 	for n in 2 3 4; do
-		for ((tries = 0; tries < 500; tries++)); do
-			(($(stat -c %s "$work/port$n") >= want[n - 2])) && break
+		until have=$(stat -c %s "$work/port$n") && ((have >= want[n - 2])); do
+			if ((SECONDS >= end)) || ! emulator_running; then
+				say "warning: output lost: $have of ${want[n - 2]} bytes of port $n arrived"
+				break
+			fi
 			sleep 0.02
 		done
-		((tries < 500)) || say "warning: output lost:" \
-			"$(stat -c %s "$work/port$n") of ${want[n - 2]} bytes of port $n arrived"
 	done
 }
 

@@ -104,7 +104,7 @@ net_start() {
 	mkdir -p "$dir/net"
 	setsid "$dir/switch" serve "$dir/net" "${points[@]}" </dev/null >"$dir/net/log" 2>&1 &
 	process_note $! "$dir/net/pid"
-	wait_socket "$dir/net/switch" ||
+	wait_socket "$dir/net/switch" "$dir/net/pid" ||
 		die 125 "the switch did not start: $(cat "$dir/net/log")"
 }
 
@@ -130,14 +130,13 @@ point_disks() {
 # point_cpu NAME: its CPU model; nothing: the usual one.
 point_cpu() { sed -n "s/^$1=//p; /^[a-z]=/!p" "$dir/cpus" | sed -n '$p'; }
 
-# wait_socket PATH: until somebody has made it.
+# wait_socket PATH PID-FILE: until that process has made it; fails when it has died, or takes a minute.
 wait_socket() {
-	local tries
-	for ((tries = 0; tries < 200; tries++)); do
-		[[ ! -S $1 ]] || return 0
+	local end=$((SECONDS + 60))
+	until [[ -S $1 ]]; do
+		process_lives "$2" && ((SECONDS < end)) || return 1
 		sleep 0.02
 	done
-	return 1
 }
 
 operator_start() {
@@ -145,7 +144,7 @@ operator_start() {
 	setsid "$dir/operator" "$dir/$1/lines" "$nr_lines" "$dir/$1/commands" </dev/null \
 		>"$dir/$1/operator.log" 2>&1 &
 	process_note $! "$dir/$1/operator.pid"
-	wait_socket "$dir/$1/lines" || die 125 "point $1: $(cat "$dir/$1/operator.log")"
+	wait_socket "$dir/$1/lines" "$dir/$1/operator.pid" || die 125 "point $1: $(cat "$dir/$1/operator.log")"
 }
 
 point_start() {
@@ -169,8 +168,8 @@ point.ip=$ip/24 point.hosts=$hosts${scratch_device:+ point.scratch=$scratch_devi
 }
 
 point_wait() {
-	local point=$1 tries
-	for ((tries = 0; tries < 900; tries++)); do
+	local point=$1 end=$((SECONDS + 300))
+	while ((SECONDS < end)); do
 		! "$dir/line" -t 100 "$dir/$point/commands" true 2>/dev/null || return 0
 		process_lives "$dir/$point/pid" || break
 		sleep 0.2

@@ -27,14 +27,16 @@ struct line {
 	bool up_sending, down_sending;
 };
 
+/* Has its name only once it takes connections: whoever waits for the name connects at once. */
 static int listen_at(const char *path)
 {
 	struct sockaddr_un a = {.sun_family = AF_UNIX};
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-	snprintf(a.sun_path, sizeof(a.sun_path), "%s", path);
-	unlink(path);
-	if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof(a)) != 0 || listen(fd, 64) != 0) {
+	snprintf(a.sun_path, sizeof(a.sun_path), "%s.new", path);
+	unlink(a.sun_path);
+	if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof(a)) != 0 || listen(fd, 64) != 0 ||
+	    rename(a.sun_path, path) != 0) {
 		perror(path);
 		exit(1);
 	}
