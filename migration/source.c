@@ -116,6 +116,8 @@ static const char *where_the_guest_is(struct migration_source *s)
 	return "the guest goes on at the source";
 }
 
+#define BLACKOUT_NS (10 * NS_PER_S) /* a destination may have little time for it, or stall */
+
 /* What the guest felt arrives a moment after it runs again; the migration is over already. */
 static void await_blackout(struct migration_source *s)
 {
@@ -123,7 +125,7 @@ static void await_blackout(struct migration_source *s)
 	struct err ignored = ERR_INIT;
 	ProtobufCMessage *m = NULL;
 
-	link_set_stall_timeout(s->control, 3 * NS_PER_S);
+	link_set_stall_timeout(s->control, BLACKOUT_NS);
 	if (record_expect(&s->records, RECORD_BLACKOUT, &r, &ignored) == 0)
 		m = record_unpack(&r, &godwit__blackout__descriptor, &ignored);
 	if (m) {
