@@ -103,12 +103,26 @@ static inline void expect_bytes(int fd, const char *text)
 	assert_string_equal(got, text);
 }
 
-/* Of the whole process. */
-static inline uint64_t thread_cpu_ns(void)
+static inline uint64_t process_cpu_ns(void)
 {
 	struct rusage u;
 
 	getrusage(RUSAGE_SELF, &u);
 	return ((uint64_t)u.ru_utime.tv_sec + (uint64_t)u.ru_stime.tv_sec) * NS_PER_S +
 	       ((uint64_t)u.ru_utime.tv_usec + (uint64_t)u.ru_stime.tv_usec) * NS_PER_US;
+}
+
+/* Does this process sleep? It is looked at for a fifth of a second, and again where the machine was
+ * held up meanwhile; a thread that loops sleeps in none of them. */
+static inline bool comes_to_rest(void)
+{
+	uint64_t end = clock_now_ns() + SERIAL_WAIT_NS;
+	uint64_t cpu;
+
+	do {
+		cpu = process_cpu_ns();
+		usleep(200000);
+		cpu = process_cpu_ns() - cpu;
+	} while (cpu > 60 * NS_PER_MS && clock_now_ns() < end);
+	return cpu <= 60 * NS_PER_MS;
 }

@@ -42,20 +42,24 @@ static int in_child(int in, int out, int (*body)(void))
 	return wait_child(start_child(in, out, body));
 }
 
+static void await_sink(struct sink *s, size_t len)
+{
+	uint64_t end = clock_now_ns() + SERIAL_WAIT_NS;
+
+	while (sink_len(s) < len && clock_now_ns() < end)
+		usleep(1000);
+}
+
 static int echo_until_full(struct sink *s, size_t len)
 {
 	struct err e = ERR_INIT;
 	struct serial_backend *b;
-	uint64_t cpu;
 
 	sink_init(s, sizeof(s->data));
 	if (serial_backend_new("stdio", &b, &e) || serial_backend_start(b, sink_input, s, &e))
 		return 10;
-	for (int i = 0; i < 3000 && sink_len(s) < len; i++)
-		usleep(1000);
-	cpu = thread_cpu_ns();
-	usleep(100000);
-	if (thread_cpu_ns() - cpu > 80 * NS_PER_MS)
+	await_sink(s, len);
+	if (!comes_to_rest())
 		return 11; /* busy loop at the end of stdin */
 	if (sink_len(s) != len)
 		return 12;
@@ -223,26 +227,24 @@ static void stdio_terminal(void **state)
 
 /* In the background of its terminal: neither stopped nor spinning, and the terminal is untouched
  * until it is brought to the foreground. */
-static int background_job(void)
+static int background_job(int shell)
 {
 	struct sink s;
 	struct serial_backend *b;
 	struct err e = ERR_INIT;
 	struct termios now;
-	uint64_t cpu;
 
 	sink_init(&s, 100);
 	if (serial_backend_new("stdio", &b, &e) || serial_backend_start(b, sink_input, &s, &e))
 		return 10;
-	cpu = thread_cpu_ns();
-	usleep(300000);
-	if (thread_cpu_ns() - cpu > 100 * NS_PER_MS)
+	if (!comes_to_rest())
 		return 11;
 	if (tcgetattr(STDIN_FILENO, &now) || !(now.c_lflag & ICANON) || sink_len(&s))
 		return 12;
-	serial_backend_write(b, (const uint8_t *)"ready\n", 6); /* asks to be foregrounded */
-	for (int i = 0; i < 5000 && sink_len(&s) < 4; i++)
-		usleep(1000);
+	serial_backend_write(b, (const uint8_t *)"ready\n", 6);
+	if (write(shell, "", 1) != 1) /* asks to be foregrounded */
+		return 15;
+	await_sink(&s, 4);
 	if (tcgetattr(STDIN_FILENO, &now) || (now.c_lflag & ICANON))
 		return 13;
 	serial_backend_free(b);
@@ -266,12 +268,10 @@ static int shell(void)
 	if (!job) {
 		signal(SIGTTOU, SIG_DFL);
 		setpgid(0, 0);
-		_exit(write(go[1], "", 1) == 1 ? background_job() : 21);
+		_exit(background_job(go[1]));
 	}
-	if (read(go[0], &byte, 1) != 1)
-		return 22;
-	usleep(600000);
-	if (tcsetpgrp(STDIN_FILENO, job))
+	close(go[1]);
+	if (read(go[0], &byte, 1) == 1 && tcsetpgrp(STDIN_FILENO, job))
 		return 23;
 	if (waitpid(job, &status, WUNTRACED) != job || !WIFEXITED(status))
 		return 24;
