@@ -205,7 +205,7 @@ static struct receiver *receive_channel(const struct golden *g, uint32_t i,
 
 static void await_round(struct receiver *receiver, uint32_t round)
 {
-	uint64_t deadline = clock_now_ns() + 20 * NS_PER_S;
+	uint64_t deadline = clock_now_ns() + 60 * NS_PER_S;
 
 	while (receiver_round(receiver) != round) {
 		struct err e = ERR_INIT;
@@ -389,8 +389,8 @@ static struct link *connect_to(const struct uri *uri)
 {
 	struct link *link;
 
-	must(link_connect(uri, NS_PER_S, NULL, &link, e));
-	link_set_stall_timeout(link, 20 * NS_PER_S);
+	must(link_connect(uri, 60 * NS_PER_S, NULL, &link, e));
+	link_set_stall_timeout(link, 60 * NS_PER_S);
 	return link;
 }
 
@@ -488,7 +488,7 @@ static void play_to_destination(struct golden *g, struct migration_report *repor
 				struct tiny *arrived)
 {
 	struct migration_destination_config config = {
-		.build = build, .build_ctx = arrived, .accept_timeout_ns = 20 * NS_PER_S};
+		.build = build, .build_ctx = arrived, .accept_timeout_ns = 60 * NS_PER_S};
 	struct replay p = {.golden = g};
 	struct migration_destination *d;
 	struct link_listener *listener;

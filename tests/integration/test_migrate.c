@@ -356,23 +356,26 @@ static void throttling_makes_it_converge(void **state)
 	vm_free(vm);
 }
 
-/* Pages written in half a second. */
-static uint64_t pages_in_half_a_second(struct vm *vm)
+/* Looked at for half a second, or longer if the machine stands still meanwhile. */
+static uint64_t pages_per_s(struct vm *vm)
 {
+	uint64_t start_ns = clock_now_ns();
 	uint64_t before = rig_pages_written(vm);
+	uint64_t nr;
 
-	clock_sleep_until_ns(clock_now_ns() + NS_PER_S / 2);
-	return rig_pages_written(vm) - before;
+	clock_sleep_until_ns(start_ns + NS_PER_S / 2);
+	nr = rig_pages_written(vm) - before;
+	return nr * NS_PER_S / (clock_now_ns() - start_ns);
 }
 
 /* On a machine under load half a second may be a bad one; a guest that is held back to a tenth has
  * no good one. */
 static bool writes_again(struct vm *vm, uint64_t before)
 {
-	uint64_t deadline = clock_now_ns() + 30 * NS_PER_S;
+	uint64_t deadline = clock_now_ns() + 120 * NS_PER_S;
 
 	do
-		if (pages_in_half_a_second(vm) > before / 2)
+		if (pages_per_s(vm) > before / 2)
 			return true;
 	while (clock_now_ns() < deadline);
 	return false;
@@ -401,7 +404,7 @@ static void a_cancelled_migration_throttles_nobody(void **state)
 	(void)state;
 	rig_need_kvm();
 	vm = boot_too_busy(&m);
-	before = pages_in_half_a_second(vm);
+	before = pages_per_s(vm);
 	m.params.auto_converge = true;
 	m.params.downtime_limit_ns = 2 * NS_PER_MS; /* so that it takes long */
 	m.params.max_bytes_per_s = 5 << 20;
@@ -409,7 +412,7 @@ static void a_cancelled_migration_throttles_nobody(void **state)
 	m.meanwhile = cancel_when_throttled;
 	assert_null(rig_migrate(vm, &m));
 	assert_int_equal(m.source.status, MIGRATION_CANCELLED);
-	assert_int_equal(m.source.throttle_max_percent, 90);
+	assert_true(m.source.throttle_max_percent >= 90);
 	assert_true(writes_again(vm, before));
 	rig_check(vm);
 	vm_free(vm);

@@ -1,6 +1,7 @@
 #include "tests/rig/rig.h"
 
 #include <dirent.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,8 +17,7 @@
 #include "vmm/guest_report.h"
 #include "vmm/kvm.h"
 
-#define BOOT_NS  (120 * NS_PER_S) /* emulated hosts are slow */
-#define ALIVE_NS (30 * NS_PER_S)
+#define PATIENCE (120 * NS_PER_S) /* emulated hosts are slow */
 
 void rig_need_kvm(void)
 {
@@ -64,12 +64,12 @@ const char *rig_workload_path(void)
 
 void rig_await_workload(struct vm *vm)
 {
-	uint64_t deadline = clock_now_ns() + BOOT_NS;
+	uint64_t deadline = clock_now_ns() + PATIENCE;
 
 	while (!workload_runs(vm)) {
 		if (clock_now_ns() > deadline)
 			fail_msg("the workload guest did not start within %llu s",
-				 BOOT_NS / NS_PER_S);
+				 PATIENCE / NS_PER_S);
 		clock_sleep_until_ns(clock_now_ns() + 2 * NS_PER_MS);
 	}
 }
@@ -119,6 +119,7 @@ void rig_migration_init(struct rig_migration *m)
 	memset(m, 0, sizeof(*m));
 	migration_params_init(&m->params);
 	m->params.downtime_limit_ns = 20 * NS_PER_MS;
+	m->params.stall_timeout_ns = PATIENCE;
 }
 
 static int build_as_described(void *ctx, struct vm_config *config, struct vm **vm, struct err *e)
@@ -144,7 +145,7 @@ static struct migration_destination *start_destination(struct link_listener *lis
 						      .rdma_pin_bytes = m->params.rdma_pin_bytes,
 						      .rdma_fallback = m->params.rdma_fallback,
 						      .verbs = m->params.verbs,
-						      .accept_timeout_ns = 20 * NS_PER_S};
+						      .accept_timeout_ns = PATIENCE};
 	struct migration_destination *d;
 	struct err e = ERR_INIT;
 
@@ -153,36 +154,54 @@ static struct migration_destination *start_destination(struct link_listener *lis
 	return d;
 }
 
+/* The destination's side until its end. */
+struct arrival {
+	struct migration_destination *d;
+	struct link_listener *listener;
+	struct migration_report *report;
+	struct vm *moved;
+	pthread_t thread;
+};
+
+/* A program that ends takes its listener with it: a source that has connected and was not accepted
+ * hears of it then, and need not wait for an answer. */
+static void *see_it_end(void *arg)
+{
+	struct arrival *a = arg;
+
+	migration_destination_wait(a->d, a->report, &a->moved);
+	link_listener_free(a->listener);
+	return NULL;
+}
+
 struct vm *rig_migrate(struct vm *vm, struct rig_migration *m)
 {
 	struct migration_events no_events = {0};
-	struct migration_destination *d;
+	struct arrival a = {.report = &m->destination};
 	struct migration_source *s;
-	struct link_listener *listener;
 	struct err e = ERR_INIT;
 	struct uri uri;
-	struct vm *moved = NULL;
 
 	if (uri_parse(m->listen ? m->listen : "tcp:127.0.0.1:0", &uri, &e) < 0 ||
-	    link_listen(&uri, &listener, &e) < 0 ||
-	    uri_parse(link_listener_address(listener), &uri, &e) < 0)
+	    link_listen(&uri, &a.listener, &e) < 0 ||
+	    uri_parse(link_listener_address(a.listener), &uri, &e) < 0)
 		fail_msg("listening: %s", e.msg);
-	d = start_destination(listener, m);
+	a.d = start_destination(a.listener, m);
+	assert_int_equal(pthread_create(&a.thread, NULL, see_it_end, &a), 0);
 	if (migration_source_start(vm, &uri, &m->params, &no_events, m->source_fault, &s, &e) < 0)
 		fail_msg("source: %s", e.msg);
 	if (m->meanwhile)
-		m->meanwhile(s, d, m->ctx);
+		m->meanwhile(s, a.d, m->ctx);
 	migration_source_wait(s, &m->source);
 	/* A destination may still wait for a source that never came. But where the source does not
 	 * know, COMMIT may be on its way: cancelling would take the guest from the side that has
 	 * it. */
 	if (m->source.status == MIGRATION_FAILED || m->source.status == MIGRATION_CANCELLED)
-		migration_destination_cancel(d);
-	migration_destination_wait(d, &m->destination, &moved);
+		migration_destination_cancel(a.d);
+	pthread_join(a.thread, NULL);
 	migration_source_free(s);
-	migration_destination_free(d);
-	link_listener_free(listener);
-	return moved;
+	migration_destination_free(a.d);
+	return a.moved;
 }
 
 struct vm *rig_move(struct vm *vm, struct rig_migration *m)
@@ -238,7 +257,7 @@ void rig_check(struct vm *vm)
 	struct err e = ERR_INIT;
 	int ret;
 
-	if (ran && !rig_alive(vm, ALIVE_NS))
+	if (ran && !rig_alive(vm, PATIENCE))
 		fail_msg("the guest is said to run, but its vCPU 0 does not");
 	if (vm_pause(vm, &e) < 0)
 		fail_msg("pausing: %s", e.msg);

@@ -56,7 +56,7 @@ struct rig_migration {
 	struct migration_report destination;
 };
 
-/* Defaults, with a 20 ms downtime limit. */
+/* Defaults, with a 20 ms downtime limit and the patience that slow machines need. */
 void rig_migration_init(struct rig_migration *m);
 
 /* Migrate @vm; both sides have ended on return. The destination's VM, or NULL when it has none. @vm

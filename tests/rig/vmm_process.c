@@ -231,7 +231,7 @@ static bool moves_within(struct vmm_process *v, uint64_t ns)
 bool vmm_process_guest_works(struct vmm_process *v)
 {
 	await_guest(v);
-	return moves_within(v, 30 * NS_PER_S);
+	return moves_within(v, PATIENCE);
 }
 
 bool vmm_process_guest_stands(struct vmm_process *v)
