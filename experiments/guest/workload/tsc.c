@@ -1,5 +1,7 @@
 #include "experiments/guest/workload/tsc.h"
 
+#include <stdbool.h>
+
 #include "experiments/guest/workload/machine.h"
 
 #define PIT_HZ            1193182u
@@ -8,6 +10,7 @@
 #define PIT_MEASURE_TICKS 11932u /* 10 ms */
 #define PIT_READS         16
 #define PIT_STUCK_READS   200000
+#define PIT_MEASURES      50
 
 struct pit_sample {
 	uint64_t tsc;
@@ -43,7 +46,8 @@ static struct pit_sample pit_sample(void)
 	return best;
 }
 
-static uint64_t pit_measure_khz(void)
+/* False: it does not count. @khz is 0 where it went round. */
+static bool pit_measure_once(uint64_t *khz)
 {
 	struct pit_sample start, end;
 	uint32_t ticks = 0;
@@ -55,13 +59,32 @@ static uint64_t pit_measure_khz(void)
 	for (int reads = 0; ticks < PIT_MEASURE_TICKS; reads++) {
 		ticks = (uint16_t)(start.count - pit_read());
 		if (reads == PIT_STUCK_READS)
-			return 0;
+			return false;
 	}
 	end = pit_sample();
 	ticks = (uint16_t)(start.count - end.count);
-	if (ticks < PIT_MEASURE_TICKS)
-		return 0; /* went round, or there is no PIT and the port reads noise */
-	return (end.tsc - start.tsc) * PIT_HZ / (ticks * 1000ull);
+	/* else it went round, or there is no PIT and the port reads noise */
+	*khz = ticks < PIT_MEASURE_TICKS ? 0 : (end.tsc - start.tsc) * PIT_HZ / (ticks * 1000ull);
+	return true;
+}
+
+static bool agree(uint64_t a, uint64_t b)
+{
+	return (a < b ? b - a : a - b) < b / 64;
+}
+
+/* The PIT goes round in 55 ms. A host that stands still for longer in mid-measurement has it do so
+ * unseen, and the TSC would seem many times too fast: what two in a row agree on is believed. */
+static uint64_t pit_measure_khz(void)
+{
+	uint64_t last = 0, khz;
+
+	for (int i = 0; i < PIT_MEASURES && pit_measure_once(&khz); i++) {
+		if (agree(last, khz))
+			return khz;
+		last = khz;
+	}
+	return 0;
 }
 
 static uint64_t hypervisor_khz(void)

@@ -6,7 +6,8 @@
 
 #include "vmm/guest_report.h"
 
-/* TSC frequency in kHz and where it is from; 0 when nothing tells. May take 10 ms. */
+/* TSC frequency in kHz and where it is from; 0 when nothing tells. May take 20 ms, longer
+ * on a host that stands still meanwhile. */
 uint64_t tsc_find_khz(enum guest_tsc_source *source);
 
 #endif
