@@ -290,9 +290,10 @@ void migration_source_query(const struct migration_source *source, struct migrat
 {
 	struct migration_source *s =
 		(struct migration_source *)(uintptr_t)source; /* for its lock */
-	uint64_t now = clock_now_ns();
+	uint64_t now;
 
 	pthread_mutex_lock(&s->lock);
+	now = clock_now_ns(); /* not before: a round that begins meanwhile would begin after it */
 	*out = s->report;
 	if (out->status == MIGRATION_SETUP || out->status == MIGRATION_ACTIVE ||
 	    out->status == MIGRATION_DEVICE)
