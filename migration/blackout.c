@@ -41,17 +41,21 @@ void blackout_mark(const struct blackout_view *view, struct blackout_mark *mark)
 	}
 }
 
+/* A guest may say what it likes: a year at most. */
+#define MOST_NS 3.2e16
+
 static uint64_t cycles_to_ns(uint64_t cycles, uint64_t tsc_khz)
 {
-	return (uint64_t)((double)cycles * 1e6 / (double)tsc_khz);
+	double ns = (double)cycles * 1e6 / (double)tsc_khz;
+
+	return (uint64_t)(ns < MOST_NS ? ns : MOST_NS);
 }
 
-/* The first entry of the ring that was recorded since the mark and is still there. */
-static uint64_t first_new(const struct guest_cpu_report *cpu, uint64_t marked_seq)
+/* Of the entries before @end the first that was recorded since the mark and is still in the ring.
+ * The guest may be at it: whoever walks from here to @end has read that once. */
+static uint64_t first_new(uint64_t end, uint64_t marked_seq)
 {
-	uint64_t seq = load(&cpu->gap_seq);
-
-	return seq - marked_seq > GUEST_REPORT_NR_GAPS ? seq - GUEST_REPORT_NR_GAPS : marked_seq;
+	return end - marked_seq > GUEST_REPORT_NR_GAPS ? end - GUEST_REPORT_NR_GAPS : marked_seq;
 }
 
 uint64_t blackout_largest_since_ns(const struct blackout_view *view,
@@ -65,7 +69,7 @@ uint64_t blackout_largest_since_ns(const struct blackout_view *view,
 		const struct guest_cpu_report *cpu = &view->report->cpu[i];
 		uint64_t end = load(&cpu->gap_seq);
 
-		for (uint64_t n = first_new(cpu, mark->gap_seq[i]); n < end; n++) {
+		for (uint64_t n = first_new(end, mark->gap_seq[i]); n < end; n++) {
 			uint64_t cycles = load(&cpu->gap[n % GUEST_REPORT_NR_GAPS].tsc_cycles);
 
 			if (cycles > largest)
@@ -86,7 +90,7 @@ static uint64_t spanning_cycles(const struct guest_cpu_report *cpu, uint64_t mar
 {
 	uint64_t end = load(&cpu->gap_seq);
 
-	for (uint64_t n = first_new(cpu, marked_seq); n < end; n++) {
+	for (uint64_t n = first_new(end, marked_seq); n < end; n++) {
 		const struct guest_gap *gap = &cpu->gap[n % GUEST_REPORT_NR_GAPS];
 		uint64_t start = load(&gap->tsc_start);
 		uint64_t cycles = load(&gap->tsc_cycles);

@@ -6,6 +6,9 @@
 
 #include <cmocka.h>
 
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdlib.h>
 
 #include "migration/blackout.h"
@@ -184,6 +187,48 @@ static void what_the_record_says_goes_into_the_report(void **state)
 	assert_int_equal(b.precopy_max_ns, 3);
 }
 
+struct liar {
+	uint64_t *gap_seq;
+	atomic_bool stop;
+};
+
+static void *lie(void *arg)
+{
+	struct liar *l = arg;
+
+	while (!atomic_load(&l->stop)) {
+		__atomic_store_n(l->gap_seq, UINT64_MAX / 2, __ATOMIC_RELEASE);
+		__atomic_store_n(l->gap_seq, 0, __ATOMIC_RELEASE);
+	}
+	return NULL;
+}
+
+/* A guest that changes its count while we look: no look takes longer than the ring is long. */
+static void a_guest_cannot_keep_us_looking(void **state)
+{
+	struct fixture *f = *state;
+	struct liar l = {.gap_seq = &f->report->cpu[0].gap_seq};
+	pthread_t guest;
+	uint64_t gap_ns;
+
+	assert_int_equal(pthread_create(&guest, NULL, lie, &l), 0);
+	for (int i = 0; i < 300000; i++) {
+		blackout_largest_since_ns(&f->view, &f->mark);
+		look(f, &gap_ns);
+	}
+	atomic_store(&l.stop, true);
+	pthread_join(guest, NULL);
+}
+
+static void what_a_guest_says_stays_a_number(void **state)
+{
+	struct fixture *f = *state;
+
+	record(f, 0, PAUSE, UINT64_MAX);
+	f->view.tsc_khz = 1;
+	assert_in_range(blackout_largest_since_ns(&f->view, &f->mark), 1, INT64_MAX);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
 
 int main(void)
@@ -197,6 +242,8 @@ int main(void)
 		TEST(a_sample_from_before_the_pause_does_not_count),
 		TEST(a_tsc_that_went_back_tells_no_gap),
 		TEST(another_report_than_the_marked_one_tells_nothing),
+		TEST(a_guest_cannot_keep_us_looking),
+		TEST(what_a_guest_says_stays_a_number),
 		cmocka_unit_test(what_the_record_says_goes_into_the_report),
 	};
 
