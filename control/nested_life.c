@@ -10,24 +10,23 @@
 
 /* ---- By the report page ---- */
 
-static const struct guest_report *report_of(const struct lab *l)
+/* The guest goes on writing it: how many CPUs it has is what the view says. */
+static struct blackout_view report_of(const struct lab *l)
 {
-	struct vm *vm = lab_vm(l);
-	uint64_t gpa = vm_guest_report_gpa(vm);
-	const struct guest_report *r = gpa ? guest_mem_at(vm_mem(vm), gpa, sizeof(*r)) : NULL;
+	struct blackout_view v;
 
-	if (!r || r->magic != GUEST_REPORT_MAGIC || r->nr_cpus > GUEST_REPORT_MAX_CPUS)
-		return NULL;
-	return guest_mem_at(vm_mem(vm), gpa, sizeof(*r) + r->nr_cpus * sizeof(r->cpu[0]));
+	blackout_view(lab_vm(l), &v);
+	return v;
 }
 
 static int report_ill(const struct lab *l, struct err *e)
 {
-	const struct guest_report *r = report_of(l);
+	const struct blackout_view v = report_of(l);
+	const struct guest_report *r = v.report;
 
 	if (r && r->state == GUEST_STATE_FAILED)
 		return err_set(e, ERR_STATE, EIO, "the guest failed: see --serial");
-	for (uint32_t i = 0; r && i < r->nr_cpus; i++)
+	for (uint32_t i = 0; r && i < v.nr_cpus; i++)
 		if (r->cpu[i].nr_errors)
 			return err_set(e, ERR_STATE, EIO,
 				       "%s %u found %llu errors, the first in page 0x%llx",
@@ -39,61 +38,44 @@ static int report_ill(const struct lab *l, struct err *e)
 
 static bool report_ready(const struct lab *l)
 {
-	const struct guest_report *r = report_of(l);
+	const struct guest_report *r = report_of(l).report;
 
 	return r && __atomic_load_n(&r->state, __ATOMIC_ACQUIRE) == GUEST_STATE_RUNNING;
 }
 
 static void report_take(const struct lab *l, struct life_pulse *p)
 {
-	const struct guest_report *r = report_of(l);
+	const struct blackout_view v = report_of(l);
 
-	for (uint32_t i = 0; r && i < r->nr_cpus; i++) {
-		p->tsc[i] = __atomic_load_n(&r->cpu[i].last_tsc, __ATOMIC_RELAXED);
-		p->gap_seq[i] = __atomic_load_n(&r->cpu[i].gap_seq, __ATOMIC_RELAXED);
-	}
+	blackout_mark(&v, &p->report);
 }
 
 static bool report_moved(const struct lab *l, const struct life_pulse *p, char *still, size_t cap)
 {
-	const struct guest_report *r = report_of(l);
+	const struct blackout_view v = report_of(l);
 
 	snprintf(still, cap, "L1");
-	for (uint32_t i = 0; r && i < r->nr_cpus; i++) {
+	for (uint32_t i = 0; i < v.nr_cpus; i++) {
+		const uint64_t *last_tsc = &v.report->cpu[i].last_tsc;
+
 		if (i)
 			snprintf(still, cap, "L2 %u", i - 1);
-		if (__atomic_load_n(&r->cpu[i].last_tsc, __ATOMIC_RELAXED) == p->tsc[i])
+		if (__atomic_load_n(last_tsc, __ATOMIC_RELAXED) == p->report.last_tsc[i])
 			return false;
 	}
-	return r != NULL;
-}
-
-static uint64_t longest_gap_ns(const struct guest_report *r, uint32_t cpu, uint64_t from)
-{
-	uint64_t end = __atomic_load_n(&r->cpu[cpu].gap_seq, __ATOMIC_ACQUIRE);
-	uint64_t longest = 0;
-
-	if (end - from > GUEST_REPORT_NR_GAPS)
-		from = end - GUEST_REPORT_NR_GAPS;
-	for (uint64_t n = from; n < end; n++) {
-		uint64_t cycles = r->cpu[cpu].gap[n % GUEST_REPORT_NR_GAPS].tsc_cycles;
-
-		if (cycles > longest)
-			longest = cycles;
-	}
-	return (uint64_t)((double)longest * 1e6 / (double)r->tsc_khz);
+	return v.nr_cpus != 0;
 }
 
 static void report_gaps(const struct lab *l, const struct life_pulse *p, struct lab_move *out)
 {
-	const struct guest_report *r = report_of(l);
+	const struct blackout_view v = report_of(l);
 
-	if (!r || !r->tsc_khz || r->nr_cpus < 2)
+	if (v.nr_cpus < 2)
 		return;
 	out->felt = true;
-	out->l1_gap_ns = longest_gap_ns(r, 0, p->gap_seq[0]);
-	for (uint32_t i = 1; i < r->nr_cpus; i++) {
-		uint64_t gap = longest_gap_ns(r, i, p->gap_seq[i]);
+	out->l1_gap_ns = blackout_largest_of_ns(&v, &p->report, 0);
+	for (uint32_t i = 1; i < v.nr_cpus; i++) {
+		uint64_t gap = blackout_largest_of_ns(&v, &p->report, i);
 
 		if (gap > out->l2_gap_ns)
 			out->l2_gap_ns = gap;

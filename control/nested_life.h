@@ -5,12 +5,11 @@
 #pragma once
 
 #include "control/nested_lab.h"
-#include "vmm/guest_report.h"
+#include "migration/blackout.h"
 
 /* What the guest last was at: the parts of it that its way of telling uses. */
 struct life_pulse {
-	uint64_t tsc[GUEST_REPORT_MAX_CPUS];
-	uint64_t gap_seq[GUEST_REPORT_MAX_CPUS];
+	struct blackout_mark report;
 	size_t told; /* bytes of lab_told() */
 };
 

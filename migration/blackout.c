@@ -58,6 +58,22 @@ static uint64_t first_new(uint64_t end, uint64_t marked_seq)
 	return end - marked_seq > GUEST_REPORT_NR_GAPS ? end - GUEST_REPORT_NR_GAPS : marked_seq;
 }
 
+uint64_t blackout_largest_of_ns(const struct blackout_view *view, const struct blackout_mark *mark,
+				uint32_t i)
+{
+	const struct guest_cpu_report *cpu = &view->report->cpu[i];
+	uint64_t end = load(&cpu->gap_seq);
+	uint64_t largest = 0;
+
+	for (uint64_t n = first_new(end, mark->gap_seq[i]); n < end; n++) {
+		uint64_t cycles = load(&cpu->gap[n % GUEST_REPORT_NR_GAPS].tsc_cycles);
+
+		if (cycles > largest)
+			largest = cycles;
+	}
+	return cycles_to_ns(largest, view->tsc_khz);
+}
+
 uint64_t blackout_largest_since_ns(const struct blackout_view *view,
 				   const struct blackout_mark *mark)
 {
@@ -66,17 +82,12 @@ uint64_t blackout_largest_since_ns(const struct blackout_view *view,
 	if (view->nr_cpus != mark->nr_cpus)
 		return 0;
 	for (uint32_t i = 0; i < mark->nr_cpus; i++) {
-		const struct guest_cpu_report *cpu = &view->report->cpu[i];
-		uint64_t end = load(&cpu->gap_seq);
+		uint64_t one = blackout_largest_of_ns(view, mark, i);
 
-		for (uint64_t n = first_new(end, mark->gap_seq[i]); n < end; n++) {
-			uint64_t cycles = load(&cpu->gap[n % GUEST_REPORT_NR_GAPS].tsc_cycles);
-
-			if (cycles > largest)
-				largest = cycles;
-		}
+		if (one > largest)
+			largest = one;
 	}
-	return largest ? cycles_to_ns(largest, view->tsc_khz) : 0;
+	return largest;
 }
 
 /* A vCPU may be stopped between reading its TSC and storing it: then the gap it records begins one

@@ -38,7 +38,10 @@ struct blackout_mark {
 
 void blackout_mark(const struct blackout_view *view, struct blackout_mark *mark);
 
-/* The largest gap any vCPU recorded since the mark; 0 when none was long enough to be recorded. */
+/* The largest gap that vCPU @i of the view recorded since the mark, or any vCPU did; 0 when none
+ * was long enough to be recorded. */
+uint64_t blackout_largest_of_ns(const struct blackout_view *view, const struct blackout_mark *mark,
+				uint32_t i);
 uint64_t blackout_largest_since_ns(const struct blackout_view *view,
 				   const struct blackout_mark *mark);
 
