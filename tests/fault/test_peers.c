@@ -158,7 +158,7 @@ static void nobody_listens(void **state)
 struct fake {
 	struct link_listener *listener;
 	pthread_t thread;
-	void (*play)(struct record_stream *s);
+	void (*play)(const struct fake *f, struct record_stream *s);
 };
 
 static void *fake_main(void *arg)
@@ -172,15 +172,15 @@ static void *fake_main(void *arg)
 		return NULL;
 	link_set_stall_timeout(link, HEARD_NS);
 	record_stream_init(&records, link, "source");
-	f->play(&records);
+	f->play(f, &records);
 	link_free(link);
 	return NULL;
 }
 
 /* @stall_ns: what the source takes for silence. Long, where something is to be heard: a machine
  * that stands still for a second is no silent peer. */
-static void migrate_to_fake(void (*play)(struct record_stream *s), uint64_t stall_ns,
-			    const char *expected)
+static void migrate_to_fake(void (*play)(const struct fake *f, struct record_stream *s),
+			    uint64_t stall_ns, const char *expected)
 {
 	struct migration_events none = {0};
 	struct fake f = {.play = play};
@@ -212,12 +212,13 @@ static void migrate_to_fake(void (*play)(struct record_stream *s), uint64_t stal
 	vm_free(vm);
 }
 
-static void play_newer_version(struct record_stream *s)
+static void play_newer_version(const struct fake *f, struct record_stream *s)
 {
 	Godwit__HelloAck ack = GODWIT__HELLO_ACK__INIT;
 	struct record r = {.body = BUF_INIT};
 	struct err e = ERR_INIT;
 
+	(void)f;
 	(void)record_recv(s, &r, &e);
 	ack.has_version = 1;
 	ack.version = 77;
@@ -233,22 +234,58 @@ static void await_hanging_up(struct record_stream *s)
 	poll(&gone, 1, HEARD_NS / NS_PER_MS);
 }
 
-static void play_garbage(struct record_stream *s)
+static void play_garbage(const struct fake *f, struct record_stream *s)
 {
 	struct err e = ERR_INIT;
 
+	(void)f;
 	(void)link_send(s->link, "SSH-2.0-OpenSSH_9.2p1 Debian\r\n", 30, &e);
 	await_hanging_up(s);
 }
 
-static void play_silence(struct record_stream *s)
+static void play_silence(const struct fake *f, struct record_stream *s)
 {
+	(void)f;
 	await_hanging_up(s);
 }
 
-static void play_hang_up(struct record_stream *s)
+static void play_hang_up(const struct fake *f, struct record_stream *s)
 {
+	(void)f;
 	(void)s;
+}
+
+/* Takes all that comes on this connection, until another one waits to be accepted. */
+static void await_channel(const struct fake *f, struct record_stream *s)
+{
+	struct pollfd fds[2] = {{.fd = link_fd(s->link), .events = POLLIN},
+				{.fd = link_listener_fd(f->listener), .events = POLLIN}};
+	struct record r = {.body = BUF_INIT};
+	struct err e = ERR_INIT;
+
+	while (poll(fds, 2, HEARD_NS / NS_PER_MS) > 0 && fds[0].revents)
+		if (record_recv(s, &r, &e) < 0)
+			break;
+	buf_fini(&r.body);
+}
+
+/* Gives up over a channel that it has not accepted; whoever listens there goes on listening. */
+static void play_second_thoughts(const struct fake *f, struct record_stream *s)
+{
+	Godwit__HelloAck ack = GODWIT__HELLO_ACK__INIT;
+	struct record r = {.body = BUF_INIT};
+	struct err e = ERR_INIT;
+
+	(void)record_recv(s, &r, &e);
+	ack.has_version = 1;
+	ack.version = STREAM_VERSION_MAX;
+	(void)record_send(s, RECORD_HELLO_ACK, &ack.base, &e);
+	(void)record_recv(s, &r, &e);
+	(void)record_send(s, RECORD_DESCRIBE_ACK, NULL, &e);
+	buf_fini(&r.body);
+	await_channel(f, s);
+	err_set(&e, ERR_SYS, ENOMEM, "no memory for a channel");
+	record_send_abort(s, &e);
 }
 
 static void the_destination_speaks_another_version(void **state)
@@ -273,6 +310,13 @@ static void the_destination_hangs_up(void **state)
 {
 	(void)state;
 	migrate_to_fake(play_hang_up, HEARD_NS, "hearing from the destination");
+}
+
+static void the_destination_gives_up_over_a_channel(void **state)
+{
+	(void)state;
+	migrate_to_fake(play_second_thoughts, HEARD_NS,
+			"the destination gave up: no memory for a channel");
 }
 
 /* ---- hostile or dying sources ---- */
@@ -356,6 +400,7 @@ int main(void)
 		cmocka_unit_test(the_destination_is_something_else),
 		cmocka_unit_test(the_destination_says_nothing),
 		cmocka_unit_test(the_destination_hangs_up),
+		cmocka_unit_test(the_destination_gives_up_over_a_channel),
 		cmocka_unit_test(the_source_is_something_else),
 		cmocka_unit_test(the_source_claims_too_much),
 		cmocka_unit_test(the_source_stops_in_mid_record),
