@@ -207,6 +207,8 @@ static void migrate_to_fake(void (*play)(const struct fake *f, struct record_str
 	print_message("  %s\n", report.error.msg);
 	assert_int_equal(report.status, MIGRATION_FAILED);
 	assert_says(&report, expected);
+	if (stall_ns == HEARD_NS)
+		assert_true(report.total_ns < HEARD_NS); /* it was heard, not waited for */
 	assert_int_equal(vm_status(vm), VM_RUNNING);
 	rig_check(vm);
 	vm_free(vm);
