@@ -37,12 +37,16 @@ work_end() {
 	rm -rf "$work"
 }
 
-# wait_for SECONDS PID FILE PATTERN: until FILE has a line that matches; fails when the time is over
-# or PID has ended without it.
+# whole_lines FILE: without the last one as long as that is being written.
+whole_lines() { head -n "$(wc -l <"$1")" "$1"; }
+
+# wait_for SECONDS PID FILE PATTERN: until FILE has a whole line that matches; fails when the time is
+# over or PID has ended without it. Who has ended may have written it just before.
 wait_for() {
-	local end=$((SECONDS + $1)) pid=$2 file=$3 pattern=$4
-	while ! grep -q -- "$pattern" "$file" 2>/dev/null; do
-		((SECONDS < end)) && kill -0 "$pid" 2>/dev/null || return 1
+	local end=$((SECONDS + $1)) pid=$2 file=$3 pattern=$4 alive=yes
+	while ! grep -q -- "$pattern" < <(whole_lines "$file" 2>/dev/null); do
+		[[ $alive == yes ]] && ((SECONDS < end)) || return 1
+		kill -0 "$pid" 2>/dev/null || alive=no
 		sleep 0.1
 	done
 }

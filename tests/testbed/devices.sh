@@ -23,7 +23,7 @@ tell() {
 	local before end=$((SECONDS + 180))
 	before=$(wc -l <"$work/$vmm.log")
 	printf '%s\n' "$1" >&"$keys"
-	until answer=$(tail -n +$((before + 1)) "$work/$vmm.log" | grep -m 1 -- "$2"); do
+	until answer=$(grep -m 1 -- "$2" < <(whole_lines "$work/$vmm.log" | tail -n +$((before + 1)))); do
 		((SECONDS < end)) && kill -0 "$pid" || return 1
 		sleep 0.1
 	done
